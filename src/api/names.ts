@@ -89,7 +89,7 @@ export const ANNOTATION_END_MESSAGE = "berth.dev/end-message";
 export const ANNOTATION_START_FAILURE = "berth.dev/start-failure";
 /**
  * On a finished Pod: the number of starts of its template that had failed in a row. A restarted operator restores its
- * breaker from the newest Pod.
+ * count from the newest Pod.
  */
 export const ANNOTATION_START_FAILURES = "berth.dev/start-failures";
 /** On an Environment: how often each item of the last 24 hours returned to the queue. */

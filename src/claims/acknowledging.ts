@@ -1,4 +1,3 @@
-import { backoffCeiling } from "../core/backoff.ts";
 import { errorText } from "../core/errors.ts";
 import type { ServerTime } from "../core/server-time.ts";
 import { instantOf, isSameInstant } from "../core/text.ts";
@@ -11,7 +10,7 @@ import { remember } from "../protocol/claim-lease.ts";
 import { replaceItem, viewOf } from "../protocol/claim-observed.ts";
 import { noteAcknowledged, notePodVersion } from "../protocol/claim-record.ts";
 import type { ClaimContext } from "../protocol/context.ts";
-import { ACK_BACKOFF, isStepFailure } from "../protocol/failing-steps.ts";
+import { isStepFailure } from "../protocol/failing-steps.ts";
 import { ofClaim } from "../protocol/points.ts";
 import { isRefusal, WorkApiError } from "../work/errors.ts";
 import { type AckWindow, isSomebodyElses, repeatsWithin } from "./ack-window.ts";
@@ -21,9 +20,6 @@ export type Acknowledged = "acked" | "unanswered" | "refused" | "late";
 
 /** Between two checks whether the acknowledgement of another claim, which tries again, was answered. */
 const PROBE_LOOK_MS = 100;
-
-/** Most items whose failures are remembered. */
-const MOST_FAILED = 1_000;
 
 interface PodRead {
   readonly isParked: boolean;
@@ -40,8 +36,6 @@ export class Acknowledging {
   readonly #gate: { readonly isClosing: boolean };
   /** Acknowledgements in flight. */
   #sending = 0;
-  /** By work id, in the order of their last failure: items whose claims could not be acknowledged. */
-  readonly #failed = new Map<string, { readonly times: number; readonly untilMs: number }>();
 
   constructor(options: { context: ClaimContext; serverTime: ServerTime; gate: { readonly isClosing: boolean } }) {
     this.#context = options.context;
@@ -54,7 +48,7 @@ export class Acknowledging {
    * other Pods: their reads would fail too.
    */
   async readPod(claim: Claim): Promise<PodRead> {
-    const { kube, points, namespace, timing, failing } = this.#context;
+    const { kube, points, namespace, timing, holds } = this.#context;
     const isParked = (live: Pod) => {
       const { podUid, container } = claim.record.journal;
       const same = live.metadata.uid === podUid && !live.metadata.deletionTimestamp;
@@ -67,7 +61,7 @@ export class Acknowledging {
       const read = () => kube.get(PODS, { namespace, name: claim.name }, { timeoutMs: timing.requestBoundMs });
       const told = (live: Pod) => ({ parked: isParked(live) });
       const live = await points.run("claim.read-pod", ofClaim(claim), read, told);
-      failing.succeeded("read-pod");
+      holds.succeeded("read-pod");
       if (claim.turn > 0) notePodVersion(claim, live.metadata.resourceVersion);
       return { isParked: isParked(live), isRefused: false };
     } catch (error) {
@@ -76,20 +70,12 @@ export class Acknowledging {
         "the Pod could not be read before the acknowledgement",
       );
       if (isNotFound(error)) {
-        failing.succeeded("read-pod");
+        holds.succeeded("read-pod");
         return { isParked: false, isRefused: false };
       }
-      if (isStepFailure(error)) failing.failed("read-pod", { error, name: claim.name });
+      if (isStepFailure(error)) holds.failed("read-pod", { error, name: claim.name });
       return { isParked: false, isRefused: true };
     }
-  }
-
-  /**
-   * Whether the item stays in the queue for now, because its acknowledgement failed. It is offered before newer items,
-   * so without this, one item that can't be acknowledged would take every try and block all others.
-   */
-  isPaused(workId: string): boolean {
-    return this.#context.clock.monotonic() < (this.#failed.get(workId)?.untilMs ?? 0);
   }
 
   /**
@@ -97,10 +83,10 @@ export class Acknowledging {
    * tries again.
    */
   async acknowledge(claim: Claim, window: AckWindow): Promise<Acknowledged> {
-    const { metrics, labels, clock, failing } = this.#context;
+    const { metrics, labels, clock, holds } = this.#context;
     const { workId } = claim.record.journal;
     // An earlier claim of the item failed: one request shows whether it still does.
-    const isAgain = this.#failed.has(workId);
+    const isAgain = holds.itemFromMs(workId) !== null;
     const backoff = repeatsWithin(this.#context);
     /** When the first request that may have taken effect was sent; null: none was. */
     let sentMs: number | null = null;
@@ -121,14 +107,14 @@ export class Acknowledging {
       });
       metrics.acks.inc({ ...labels, result: result.is });
       if (result.is === "acked") {
-        failing.succeeded("acknowledge");
-        this.#failed.delete(workId);
+        holds.succeeded("acknowledge");
+        holds.itemSucceeded(workId);
         return "acked";
       }
       // Another client was faster, which says nothing about other items. A second refusal has another cause.
       const isLost = result.is === "refused" && !isAgain && !isBadRequest(result.error);
-      if (!isLost && isStepFailure(result.error)) failing.failed("acknowledge", { error: result.error });
-      this.#noteFailed(workId);
+      if (!isLost && isStepFailure(result.error)) holds.failed("acknowledge", { error: result.error });
+      holds.itemFailed(workId);
       if (result.is === "unanswered") sentMs ??= nowMs;
       if (result.is === "refused" || isAgain) return sentMs === null ? "refused" : this.#unanswered(claim);
       await window.waits(Math.max(backoff.next(), result.is === "not-sent" ? result.waitMs : 0));
@@ -138,21 +124,9 @@ export class Acknowledging {
     return "late";
   }
 
-  #noteFailed(workId: string): void {
-    const { clock, timing, failing } = this.#context;
-    const { retryBaseMs: baseMs, retryMaxMs: maxMs, othersReclaimMs } = timing;
-    const times = (this.#failed.get(workId)?.times ?? 0) + 1;
-    const pauseMs = backoffCeiling({ baseMs, maxMs, factor: ACK_BACKOFF.factor }, times - 1);
-    const untilMs = Math.max(clock.monotonic() + pauseMs, failing.fromMs("acknowledge") ?? 0) + othersReclaimMs;
-    this.#failed.delete(workId);
-    this.#failed.set(workId, { times, untilMs });
-    const oldest = this.#failed.keys().next();
-    if (this.#failed.size > MOST_FAILED && !oldest.done) this.#failed.delete(oldest.value);
-  }
-
   /** How long to wait before the next acknowledgement, in milliseconds. */
   #pauseMs(): number {
-    const fromMs = this.#context.failing.fromMs("acknowledge");
+    const fromMs = this.#context.holds.fromMs("acknowledge");
     if (fromMs === null) return 0;
     const waitMs = fromMs - this.#context.clock.monotonic();
     return this.#sending > 0 ? Math.max(waitMs, PROBE_LOOK_MS) : waitMs;
@@ -195,8 +169,8 @@ export class Acknowledging {
         "claim.ack",
         ofClaim(claim),
         async () => {
-          const { work, judged } = this.#context;
-          const answer = await judged("ack", workId, () => work().ack(workId));
+          const { work, holds } = this.#context;
+          const answer = await holds.health.judge("ack", workId, () => work().ack(workId));
           // The item was queued when it was polled, so a new time is from between then and now.
           const stamped = renewedAt(answer.value.acknowledged_at, claim.record.acknowledgedBefore);
           const within = { fromMs: window.polledMs, untilMs: answer.answeredAtMs };

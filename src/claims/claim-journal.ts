@@ -28,10 +28,10 @@ export class ClaimJournal {
    * too. Never throws.
    */
   async write(claim: Claim, credential: string | null, window: AckWindow): Promise<Journaled> {
-    const { kube, points, namespace, name, timing, metrics, labels, failing } = this.#context;
+    const { kube, points, namespace, name, timing, metrics, labels, holds } = this.#context;
     const secret = renderJournal({ name: claim.slot, namespace, environment: name }, claim.record.journal, credential);
     const backoff = repeatsWithin(this.#context);
-    const mayRepeat = failing.fromMs("journal") === null;
+    const mayRepeat = holds.fromMs("journal") === null;
     let maybe = false;
     for (;;) {
       try {
@@ -39,14 +39,14 @@ export class ClaimJournal {
         const asks = { use: claim.record.journal.use, turn: claim.turn };
         this.#adopt(claim, await points.run("claim.journal", ofClaim(claim, asks), create));
         metrics.journals.inc({ ...labels, result: "created" });
-        failing.succeeded("journal");
+        holds.succeeded("journal");
         return "done";
       } catch (error) {
         if (isAlreadyExists(error)) return this.#existingJournal(claim);
         maybe ||= isMaybeApplied(error);
         metrics.journals.inc({ ...labels, result: "failed" });
         if (!maybe) {
-          if (isStepFailure(error)) failing.failed("journal", { error, name: claim.name });
+          if (isStepFailure(error)) holds.failed("journal", { error, name: claim.name });
           this.#context.logger.warn(
             { workId: claim.record.journal.workId, error: errorText(error) },
             "cannot write the Secret of a claim",
@@ -55,7 +55,7 @@ export class ClaimJournal {
         }
         if (error instanceof LeadershipLostError) return "unknown";
         if (mayRepeat && (await window.waits(backoff.next()))) continue;
-        failing.failed("journal", { error, name: claim.name });
+        holds.failed("journal", { error, name: claim.name });
         return "unknown";
       }
     }
@@ -63,7 +63,7 @@ export class ClaimJournal {
 
   /** The Secret exists: our own earlier request created it, if it names the same item; otherwise another client did. */
   async #existingJournal(claim: Claim): Promise<Journaled> {
-    const { kube, points, namespace, timing, failing } = this.#context;
+    const { kube, points, namespace, timing, holds } = this.#context;
     const isOurs = (secret: Secret) => {
       const journal = readJournal(secret);
       return journal?.workId === claim.record.journal.workId && journal.podUid === claim.record.journal.podUid;
@@ -75,11 +75,11 @@ export class ClaimJournal {
       const secret = await points.run("claim.read-journal", about, read, (found) => ({ ours: isOurs(found) }));
       if (!isOurs(secret)) return { takenBy: secret };
       this.#adopt(claim, secret);
-      failing.succeeded("journal");
+      holds.succeeded("journal");
       return "done";
     } catch (error) {
       if (isNotFound(error)) return { takenBy: null };
-      if (isStepFailure(error)) failing.failed("journal", { error, name: claim.name });
+      if (isStepFailure(error)) holds.failed("journal", { error, name: claim.name });
       return "unknown";
     }
   }

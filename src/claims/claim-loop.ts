@@ -4,7 +4,7 @@ import { errorText } from "../core/errors.ts";
 import { sleepMsOf } from "../pods/sleep-mark.ts";
 import { isPerSession } from "../pods/workspace-pods.ts";
 import type { ClaimContext } from "../protocol/context.ts";
-import type { ApiHealth, Attempt } from "../queue/api-health.ts";
+import type { Attempt } from "../queue/api-health.ts";
 import type { PollPace } from "../queue/poll-pace.ts";
 import type { Answer } from "../work/client.ts";
 import { WorkApiError } from "../work/errors.ts";
@@ -29,7 +29,6 @@ const PROGRESS: ReadonlySet<ClaimResult> = new Set([
 ]);
 
 export interface ClaimLoopOptions extends Omit<ClaimingOptions, "limiter"> {
-  readonly health: ApiHealth;
   readonly pace: PollPace;
 }
 
@@ -85,7 +84,7 @@ export class ClaimLoop {
     const { points, timing } = this.#context;
     const work = this.#context.work();
     let answer: Answer<WorkItem | null>;
-    const attempt = this.#options.health.attempt("poll");
+    const attempt = this.#context.holds.health.attempt("poll");
     this.#options.pace.noteLook();
     try {
       const asked = { blockMs: timing.pollBlockMs, reclaimOlderThanMs: this.#reclaimOlderThanMs(), signal };
@@ -108,8 +107,7 @@ export class ClaimLoop {
     this.#context.hinted?.found({ workId: answer.value.id, sessionId: answer.value.data.id });
     const claiming = this.#begin(answer.value, answer);
     // The result decides whether another item is claimed: the stop of an item without a secret, or a probe.
-    if (this.#claiming.lacksSecret(answer.value) || this.#context.failing.pausedUntilMs > Number.NEGATIVE_INFINITY)
-      await claiming;
+    if (this.#claiming.lacksSecret(answer.value) || this.#context.holds.isOneByOne) await claiming;
     return 0;
   }
 
@@ -119,15 +117,14 @@ export class ClaimLoop {
    */
   #oddItem(attempt: Attempt, error: WorkApiError): number {
     attempt.answered();
-    this.#options.health.unreadable(error);
+    this.#context.holds.health.unreadable(error);
     this.#count("unreadable");
     return this.#context.timing.retryBaseMs;
   }
 
   /** How long to wait before the next poll, in milliseconds. */
   #pauseLeft(): number {
-    const { clock, failing } = this.#context;
-    return Math.max(0, Math.max(this.#claiming.restUntilMs(), failing.pausedUntilMs) - clock.monotonic());
+    return Math.max(0, this.#claiming.restUntilMs() - this.#context.clock.monotonic());
   }
 
   /**
@@ -157,11 +154,11 @@ export class ClaimLoop {
         this.#count(result);
         if (PROGRESS.has(result)) this.#options.report.progress();
         if (result === "no-slot") this.#options.report.returned();
-        if (result === "claimed") this.#context.failing.succeeded("poll");
-        const { timing, failing } = this.#context;
+        if (result === "claimed") this.#context.holds.succeeded("poll");
+        const { timing, holds } = this.#context;
         const tookMs = Math.round(answer.answeredAtMs - answer.sentAtMs);
         if (result === "late" && tookMs > timing.pollBlockMs + timing.requestBoundMs) {
-          failing.failed("poll", { error: new Error(`the Work API offered it ${tookMs} ms after the poll began`) });
+          holds.failed("poll", { error: new Error(`the Work API offered it ${tookMs} ms after the poll began`) });
         }
       })
       .finally(() => this.#underWay.delete(claiming));

@@ -1,11 +1,9 @@
 import { ANNOTATION_LEASE } from "../api/names.ts";
 import type { PodStreams } from "../attach/pod-streams.ts";
-import { Backoff } from "../core/backoff.ts";
 import { errorText } from "../core/errors.ts";
 import type { Notifier } from "../core/notifier.ts";
 import type { ServerTime } from "../core/server-time.ts";
 import type { Pod, Secret } from "../kube/resource.ts";
-import type { Breaker } from "../pods/breaker.ts";
 import { templateHashOf } from "../pods/own-pods.ts";
 import { credentialOf, fitsInLine, frameFor, parkingOf, TOO_LONG } from "../pods/pod-gate.ts";
 import { newPodName } from "../pods/pod-render.ts";
@@ -19,6 +17,7 @@ import { noteHandedOver } from "../protocol/claim-record.ts";
 import { type ClaimTable, newClaim } from "../protocol/claim-table.ts";
 import type { ClaimContext } from "../protocol/context.ts";
 import { isStepFailure } from "../protocol/failing-steps.ts";
+import { UNFIT_MAX_MS } from "../protocol/holds.ts";
 import type { Journal, SlotUse } from "../protocol/journal.ts";
 import type { Answer } from "../work/client.ts";
 import { DATA_TYPE_SESSION, type WorkItem } from "../work/types.ts";
@@ -52,9 +51,6 @@ export type ClaimResult =
 /** Between two checks whether a session's earlier Pod has ended: the watch shows the end about as late. */
 const SESSION_LOOK_MS = 200;
 
-/** The longest pause after items that found no Pod. Polls go on sooner if a sleeping session's item is among the next. */
-const UNFIT_MAX_MS = 4_000;
-
 /** Why an item gets no Pod. */
 type Refusal = Extract<SlotUse, "refusal" | "too-long" | "stop">;
 
@@ -82,7 +78,6 @@ export interface ClaimingOptions {
   readonly report: Report;
   readonly refused: RefusedItems;
   readonly releases: Pick<Releases, "mustStop">;
-  readonly breaker: Breaker;
   readonly serverTime: ServerTime;
   readonly limiter: ClaimLimiter;
   /** Notified when a claim made progress, was dropped, or was handed over. */
@@ -99,12 +94,8 @@ export class Claiming {
   readonly #claims: ClaimTable;
   readonly #journal: ClaimJournal;
   readonly #acknowledging: Acknowledging;
-  #restUntilMs = 0;
-  /** When (monotonic) the last item came that found no Pod, and when to poll again after it. */
+  /** When (monotonic) the last item came that found no Pod. */
   #unfitMs = 0;
-  #unfitUntilMs = 0;
-  /** Between offers in a row that found no Pod. */
-  readonly #unfit: Backoff;
   readonly #search: SleeperSearch;
 
   constructor(options: ClaimingOptions) {
@@ -112,18 +103,18 @@ export class Claiming {
     this.#options = options;
     this.#context = context;
     this.#claims = options.claims;
-    this.#unfit = new Backoff({ baseMs: context.timing.noRoomPauseMs, maxMs: UNFIT_MAX_MS }, context.random);
     this.#search = new SleeperSearch(context.clock, () => options.sessionPods.isAwaited);
     this.#journal = new ClaimJournal(context);
     this.#acknowledging = new Acknowledging({ context, serverTime, gate });
   }
 
-  /** When to poll next (monotonic), since there was no capacity for the last item. It may begin or end a search. */
+  /** When to poll next (monotonic). It may begin or end a search. */
   restUntilMs(): number {
     // The next item may fit, and to search, the list must be read.
-    const mayBeBehind = this.#unfit.failures > 1 && this.#context.clock.monotonic() < this.#unfitUntilMs;
-    const pauseMs = mayBeBehind ? this.#search.nextPauseMs() : null;
-    return Math.max(this.#restUntilMs, pauseMs === null ? this.#unfitUntilMs : this.#unfitMs + pauseMs);
+    const { clock, holds } = this.#context;
+    const { failures, untilMs } = holds.unfit;
+    const pauseMs = failures > 1 && clock.monotonic() < untilMs ? this.#search.nextPauseMs() : null;
+    return Math.max(holds.pollsFromMs, pauseMs === null ? untilMs : this.#unfitMs + pauseMs);
   }
 
   /** For how long polls have searched for the item of a sleeping session, in milliseconds. */
@@ -140,7 +131,7 @@ export class Claiming {
   async claim(item: WorkItem, answer: Answer<unknown>): Promise<ClaimResult> {
     // An item that one of our Secrets already names is not journaled again (M).
     if (!(await this.#isFree(item, answer))) return "duplicate";
-    if (this.#acknowledging.isPaused(item.id)) return "failed";
+    if (this.#context.clock.monotonic() < (this.#context.holds.itemFromMs(item.id) ?? 0)) return "failed";
     if (item.data.type !== DATA_TYPE_SESSION) {
       const window = new AckWindow(this.#context.clock, answer, windowMs(this.#context.timing));
       if (!window.isOpen || this.#options.gate.isClosing) return "late";
@@ -199,7 +190,7 @@ export class Claiming {
 
   #fits(free: Pod, item: WorkItem): boolean {
     if (!this.#options.volumes.mayServe(free, item.data.id)) return false;
-    if (!this.#options.breaker.admits(templateHashOf(free), this.#context.clock.monotonic(), item.data.id))
+    if (!this.#context.holds.starts.admits(templateHashOf(free), this.#context.clock.monotonic(), item.data.id))
       return false;
     const credential = credentialFor(this.#context, free, item);
     return credential !== null && hasRoom(free, item, credential);
@@ -210,7 +201,7 @@ export class Claiming {
     if (tried.has(pod.metadata.name ?? "")) return null;
     // Its Secret may be being replaced. Until then, nothing can be acknowledged, and the session keeps its files.
     if (this.#context.environmentKey() === "") {
-      this.#rest();
+      this.#context.holds.rest();
       return null;
     }
     const credential = credentialFor(this.#context, pod, item);
@@ -219,23 +210,23 @@ export class Claiming {
       return null;
     }
     if (this.#options.pool.isFull) {
-      this.#rest();
+      this.#context.holds.rest();
       return null;
     }
     if (!this.#mayWake(pod, item.data.id)) return null;
     return pod;
   }
 
-  /** Asks the breaker. Gives up a Pod of a template that was replaced because it did not start sessions. */
+  /** Asks whether wakes are held. Gives up a Pod of a template that was replaced because it did not start sessions. */
   #mayWake(pod: Pod, sessionId: string): boolean {
-    const { breaker, pool, sessionPods } = this.#options;
-    const nowMs = this.#context.clock.monotonic();
-    const waking = breaker.wakes(templateHashOf(pod), sessionId, nowMs);
+    const { pool, sessionPods } = this.#options;
+    const { clock, holds } = this.#context;
+    const waking = holds.wakes(templateHashOf(pod), sessionId);
     if (waking === "wakes")
-      breaker.claimed(templateHashOf(pod), pod.metadata.name, { session: sessionId, wakes: true });
+      holds.starts.claimed(templateHashOf(pod), pod.metadata.name, { session: sessionId, wakes: true });
     // Files outside a volume are lost with the Pod, so a Pod of the new template must wait.
     if (waking === "moves" && (workspaceOf(pod) !== null || pool.hasClaimable)) {
-      breaker.moved(nowMs);
+      holds.starts.moved(clock.monotonic());
       sessionPods.giveUp(pod, "Replaced");
     }
     return waking === "wakes";
@@ -252,16 +243,11 @@ export class Claiming {
     return window.waitsFor((signal) => this.#options.changed.wait(signal));
   }
 
-  /** No capacity for the offered item: other clients may take it, and immediate polls would only keep it from them. */
-  #rest(ms = this.#context.timing.noRoomPauseMs): void {
-    this.#restUntilMs = Math.max(this.#restUntilMs, this.#context.clock.monotonic() + ms);
-  }
-
   /** Only sleeping Pods keep the polls going now, and each offer keeps its item from other clients for a while. */
   #foundNoPod({ id }: WorkItem, maxMs: number): void {
     this.#search.passed(id);
     this.#unfitMs = this.#context.clock.monotonic();
-    this.#unfitUntilMs = this.#unfitMs + Math.min(maxMs, this.#unfit.next());
+    this.#context.holds.unfit.postpone(this.#unfitMs, { mostMs: maxMs });
   }
 
   /** Whether a waiting shell or program can't be given the item: its line would be too long. */
@@ -329,7 +315,7 @@ export class Claiming {
     const use = typeof slot === "string" ? slot : "session";
     const claim = this.#register(item, answer, pod, use);
     const reached = pod ? this.#isReached(pod) : true;
-    this.#unfit.reset();
+    this.#context.holds.unfit.reset();
     const window = new AckWindow(this.#context.clock, answer, ackWindowMs(this.#context.timing, claim.record.journal));
     let keep = false;
     let takenBy: Secret | null = null;
@@ -367,7 +353,7 @@ export class Claiming {
       const result = await this.#acknowledging.acknowledge(claim, window);
       keep = result !== "refused" && result !== "late" ? true : !(await this.#tryDrop(claim, result));
       if (result !== "acked" && result !== "unanswered") return result;
-      this.#options.report.credential(use === "refusal", item.id);
+      this.#context.holds.credential(use === "refusal", item.id);
       return USE_RESULTS[use];
     } finally {
       this.#release(claim, keep);
@@ -381,32 +367,32 @@ export class Claiming {
    * would end its session, and cost a sleeping one its files. Never throws.
    */
   async #isReached(pod: Pod): Promise<boolean> {
-    const { failing, logger, timing } = this.#context;
+    const { holds, logger, timing } = this.#context;
     const { name = "" } = pod.metadata;
     try {
       await this.#options.streams.reach(pod, timing.requestBoundMs);
       if (!isAsleep(pod)) return true;
-      failing.succeeded("wake");
+      holds.succeeded("wake");
       this.#options.sessionPods.noteReach(pod, true);
       return true;
     } catch (error) {
       logger.warn({ pod: name, error: errorText(error) }, "cannot attach to a Pod, so it is not given an item");
       if (!isAsleep(pod)) return false;
       this.#options.sessionPods.noteReach(pod, false);
-      if (isStepFailure(error)) failing.failed("wake", { error, name });
+      if (isStepFailure(error)) holds.failed("wake", { error, name });
       return false;
     }
   }
 
   /** Adds the finalizer to the Environment if it is missing. Resolves with whether the claim may continue. */
   async #hold(): Promise<boolean> {
-    const { failing } = this.#context;
+    const { holds } = this.#context;
     try {
       const held = await this.#options.gate.holdEnvironment();
-      failing.succeeded("hold");
+      holds.succeeded("hold");
       return held;
     } catch (error) {
-      if (isStepFailure(error)) failing.failed("hold", { error });
+      if (isStepFailure(error)) holds.failed("hold", { error });
       throw error;
     }
   }
@@ -456,7 +442,7 @@ export class Claiming {
       return;
     }
     this.#claims.remove(claim);
-    this.#options.breaker.released(claim.templateHash, claim.name);
+    this.#context.holds.starts.released(claim.templateHash, claim.name);
     this.#options.report.dropped();
   }
 

@@ -101,7 +101,9 @@ async function beat(
   const send = (value: string) => {
     context.guard();
     const request = () =>
-      context.judged("heartbeat", workId, () => context.work().heartbeat(workId, { expected: value, ...desired }));
+      context.holds.health.judge("heartbeat", workId, () =>
+        context.work().heartbeat(workId, { expected: value, ...desired }),
+      );
     return context.points.run(point, ofClaim(claim, { expected: value }), request, beatTold);
   };
   const first = await send(expected);
@@ -124,7 +126,7 @@ export async function stopItem(context: ClaimContext, claim: Claim, force: boole
   const sentMs = context.clock.monotonic();
   const { workId } = claim.record.journal;
   const { value } = await context.points.run("session.stop", ofClaim(claim, { force }), () =>
-    context.judged("stop", workId, () => context.work().stop(workId, { force })),
+    context.holds.health.judge("stop", workId, () => context.work().stop(workId, { force })),
   );
   const seen: ItemView = claim.observed.item ?? {
     state: "stopped",

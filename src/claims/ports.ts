@@ -82,6 +82,4 @@ export interface Report {
   progress(): void;
   /** A claim ended without an acknowledgement: its Pod is free again. */
   dropped(): void;
-  /** An item was acknowledged; `isMissing`: without the secret that its Pod needs. */
-  credential(isMissing: boolean, workId: string): void;
 }

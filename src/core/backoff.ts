@@ -4,6 +4,8 @@ export interface BackoffPolicy {
   readonly maxMs: number;
   /** Growth per failure; 2 unless given. */
   readonly factor?: number;
+  /** The share of each delay that is random; 0.5 unless given. */
+  readonly spread?: number;
 }
 
 /**
@@ -12,6 +14,7 @@ export interface BackoffPolicy {
  */
 export class Backoff {
   #failures = 0;
+  #untilMs = Number.NEGATIVE_INFINITY;
   readonly #policy: BackoffPolicy;
   readonly #random: Random;
 
@@ -27,14 +30,24 @@ export class Backoff {
 
   /** Counts one failure and returns the delay before the next try, in milliseconds. */
   next(): number {
-    const ceiling = backoffCeiling(this.#policy, this.#failures);
     this.#failures += 1;
-    return ceiling / 2 + (ceiling / 2) * this.#random();
+    return backoffDelay(this.#policy, this.#failures, this.#random);
   }
 
-  /** Records a success: the next failure starts from the base delay again. */
-  reset(): void {
+  /** Counts one failure at `nowMs`, and sets when the next try is due. */
+  postpone(nowMs: number, { leastMs = 0, mostMs = Number.POSITIVE_INFINITY } = {}): void {
+    this.#untilMs = nowMs + Math.min(mostMs, Math.max(leastMs, this.next()));
+  }
+
+  /** When the next try is due (monotonic); negative infinity: `postpone` was not called since the last success. */
+  get untilMs(): number {
+    return this.#untilMs;
+  }
+
+  /** Records a success: the next failure starts from the base delay again. The next try is due now. */
+  reset(dueMs = Number.NEGATIVE_INFINITY): void {
     this.#failures = 0;
+    this.#untilMs = dueMs;
   }
 }
 
@@ -42,6 +55,12 @@ export class Backoff {
 export function backoffCeiling(policy: BackoffPolicy, failures: number): number {
   const { baseMs, maxMs, factor = 2 } = policy;
   return Math.min(maxMs, baseMs * factor ** Math.min(failures, 64));
+}
+
+/** The delay after the last of `failures` failures. */
+export function backoffDelay(policy: BackoffPolicy, failures: number, random: Random): number {
+  const { spread = 0.5 } = policy;
+  return backoffCeiling(policy, failures - 1) * (1 - spread + spread * random());
 }
 
 /** A source of numbers in [0, 1). `Math.random` in production, a seeded one in tests. */

@@ -111,7 +111,7 @@ export interface Timing {
    */
   readonly askNodeAgainMs: number;
   readonly askNodeMaxMs: number;
-  /** Breaker: delay of the first probe claim, doubling up to the longest. */
+  /** While starts fail: delay of the first probe claim, doubling up to the longest. */
   readonly probeFirstMs: number;
   readonly probeMaxMs: number;
   /** If a Pod still exists this long after its deletion should have ended, its node does not answer. */

@@ -19,7 +19,7 @@ export interface FinishedPod {
   readonly failed: boolean;
   readonly finishedAtMs: number;
   readonly templateHash: string;
-  /** Whether its container failed to start serving, which the breaker counts. */
+  /** Whether its container failed to start serving. */
   readonly startFailure: boolean;
   /** The number of consecutive failed starts of its template when it was marked; null: not recorded. */
   readonly startFailures: number | null;
@@ -76,7 +76,7 @@ export interface FailedRow {
 }
 
 /**
- * The consecutive failed starts that a template's finished Pods record: the breaker's memory. Counting Pods would be
+ * The consecutive failed starts that a template's finished Pods record, for the next process. Counting Pods would be
  * wrong: failed ones are kept longer than successful ones, some are deleted at once, and a session from before the
  * failures may end after them. So the newest Pod records the count at its marking. Null: there were no failures, or a
  * later success may have been recorded and deleted since.

@@ -1,4 +1,3 @@
-import type { Breaker } from "../pods/breaker.ts";
 import { isPerSession, usesVolume, workspaceOf } from "../pods/workspace-pods.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
 import type { PoolContext } from "../protocol/context.ts";
@@ -11,7 +10,6 @@ import type { FreePods } from "./free-pods.ts";
 export interface BoundPodsOptions {
   readonly context: PoolContext;
   readonly claims: ClaimTable;
-  readonly breaker: Breaker;
   readonly free: FreePods;
   readonly expected: Expectations;
   readonly volumes: Pick<SessionVolumes, "bindingOf" | "has" | "nameOf">;
@@ -44,7 +42,8 @@ export class BoundPods {
   wantsOffers(mayCreate: boolean): boolean {
     if (!isPerSession(this.#context.environment())) return false;
     // Claims are blocked, so a poll would only keep the item from others.
-    if (!this.#options.breaker.admits(this.#context.template().hash, this.#context.clock.monotonic())) return false;
+    if (!this.#context.holds.starts.admits(this.#context.template().hash, this.#context.clock.monotonic()))
+      return false;
     if (this.#options.free.list().length + this.#options.expected.size > 0) return true;
     return mayCreate && this.#options.busy() < this.#maxConcurrent;
   }
@@ -98,7 +97,7 @@ export class BoundPods {
       {
         ...{ nowMs, hash, maxConcurrent, busy, draining, prepareTimeoutMs, creating, pods: bound },
         // While containers fail to start, one Pod is enough for a probe.
-        mostFree: this.#options.breaker.isOpen ? 1 : maxConcurrent,
+        mostFree: this.#context.holds.starts.isOpen ? 1 : maxConcurrent,
         awaited: awaited.map((sessionId) => ({ sessionId, hasVolume: volumes.has(sessionId) })),
         lastOfferedMs: (sessionId) => this.#awaited.lastOfferedMs(sessionId),
         isTaken: (sessionId) => isUsed(sessionId) || claims.runs(sessionId),

@@ -190,7 +190,7 @@ export class Retention {
     try {
       const mayHaveRecord = phase === "assigned" && !this.#released.has(name);
       if (!mayHaveRecord && (await deleteAsSeen(this.#context, { by: "retention", name }, pod))) {
-        this.#context.failing.succeeded("delete-pod");
+        this.#context.holds.succeeded("delete-pod");
         return;
       }
       // The usual cause is the kubelet's final status: the watch shows it in a moment, and nothing waits for this Pod.
@@ -205,9 +205,9 @@ export class Retention {
       }
       // A Pod with turns may sleep and wake before this deletion arrives.
       await deletePod(this.#context, { by: "retention", name }, isOther, { asRead: hasTurns });
-      this.#context.failing.succeeded("delete-pod");
+      this.#context.holds.succeeded("delete-pod");
     } catch (error) {
-      if (isStepFailure(error)) this.#context.failing.failed("delete-pod", { error, name });
+      if (isStepFailure(error)) this.#context.holds.failed("delete-pod", { error, name });
       logger.warn({ pod: name, error: errorText(error) }, "cannot delete an ended Pod");
     } finally {
       this.#tried.set(name, clock.monotonic() + againMs);

@@ -1,7 +1,6 @@
 import { ANNOTATION_NEEDS } from "../api/names.ts";
 import type { PodStreams } from "../attach/pod-streams.ts";
 import type { Pod } from "../kube/resource.ts";
-import type { Breaker } from "../pods/breaker.ts";
 import type { NodeOutlook } from "../pods/node-health.ts";
 import { templateHashOf } from "../pods/own-pods.ts";
 import { stateOf } from "../pods/pod-state.ts";
@@ -19,7 +18,6 @@ export interface Free {
 export interface FreePodsOptions {
   readonly context: PoolContext;
   readonly claims: ClaimTable;
-  readonly breaker: Breaker;
   /** Whether an unclaimed Pod is not free: it is being removed, or another client holds its slot. */
   readonly isTaken: (name: string) => boolean;
   readonly streams: Pick<PodStreams, "isReachable" | "unreachableMs" | "isDoubtful">;
@@ -102,7 +100,7 @@ export class FreePods {
   #mayServe(): (free: FreePod) => boolean {
     const nowMs = this.#context.clock.monotonic();
     return ({ state, leaving, forbidden, hash }) =>
-      state === "parked" && !leaving && !forbidden && this.#options.breaker.admits(hash, nowMs);
+      state === "parked" && !leaving && !forbidden && this.#context.holds.starts.admits(hash, nowMs);
   }
 
   #isUnclaimed({ metadata }: Pod): boolean {

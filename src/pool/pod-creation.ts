@@ -11,14 +11,12 @@ import type { PoolContext } from "../protocol/context.ts";
 import { type SessionVolumes, WorkspaceError } from "../sleep/session-volumes.ts";
 import type { TurnAdding } from "../sleep/turn-adding.ts";
 import { NO_PERMISSION } from "../sleep/workspaces.ts";
-import type { CreationBackoff } from "./creation-backoff.ts";
 import type { Expectations } from "./expectations.ts";
 import { withPodLimits } from "./pod-limits.ts";
 
 export interface PodCreationOptions {
   readonly context: PoolContext;
   readonly expected: Expectations;
-  readonly backoff: CreationBackoff;
   readonly turns: Pick<TurnAdding, "add">;
   readonly volumes: Pick<SessionVolumes, "take" | "create" | "spare" | "takeSpare">;
   /** Called when this session's volume is unavailable for now. */
@@ -26,7 +24,7 @@ export interface PodCreationOptions {
   readonly onChange: () => void;
 }
 
-/** Creates session Pods from the current template. Failures go to `backoff`. */
+/** Creates session Pods from the current template. Failures go to `Holds`. */
 export class PodCreation {
   readonly #options: PodCreationOptions;
   readonly #context: PoolContext;
@@ -73,10 +71,10 @@ export class PodCreation {
     if (error instanceof WorkspaceError && sessionId !== undefined) {
       // Other sessions are not affected; this one is tried again at its item's next offer.
       this.#options.onNoVolume(sessionId);
-      this.#options.backoff.sayForAWhile(problem);
+      this.#context.holds.creations.sayForAWhile(problem);
     } else {
-      this.#options.backoff.say(problem, quota ? undefined : sessionId);
-      this.#options.backoff.pause();
+      this.#context.holds.creations.say(problem, quota ? undefined : sessionId);
+      this.#context.holds.creations.pause();
     }
     logger.warn({ sessionId, error: errorText(error) }, "the volume of a session Pod is not available");
     this.#options.onChange();
@@ -97,16 +95,17 @@ export class PodCreation {
       await this.#refuseChanged(made, pod);
       this.#options.turns.add(made, true);
       metrics.podsCreated.inc(labels);
-      this.#options.backoff.created(sessionId);
+      this.#context.holds.creations.created(sessionId);
       this.#quota.granted();
     } catch (error) {
       this.#options.expected.failed(podName, error);
       if (made === null && !isMaybeApplied(error)) this.#options.volumes.spare(podName);
       const quota = isQuotaExceeded(error);
       metrics.podCreateFailures.inc({ ...labels, reason: quota ? "quota" : "other" });
-      const told = !quota || this.#quota.refused(this.#context.clock.monotonic(), this.#options.backoff.fromMs);
-      if (told) this.#options.backoff.say({ is: quota ? "quota" : "refused", message: apiErrorText(error, podName) });
-      this.#options.backoff.pause(quota ? "quota" : "other");
+      const told = !quota || this.#quota.refused(this.#context.clock.monotonic(), this.#context.holds.creations.fromMs);
+      if (told)
+        this.#context.holds.creations.say({ is: quota ? "quota" : "refused", message: apiErrorText(error, podName) });
+      this.#context.holds.creations.pause(quota ? "quota" : "other");
       logger.warn({ error: errorText(error) }, "cannot create a session Pod");
     }
     this.#options.onChange();

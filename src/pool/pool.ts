@@ -8,12 +8,12 @@ import { errorText } from "../core/errors.ts";
 import { Passes } from "../core/passes.ts";
 import { ENDED_PHASES } from "../kube/objects.ts";
 import type { Pod } from "../kube/resource.ts";
-import type { Breaker } from "../pods/breaker.ts";
 import { listEvents, NodeEvents, waitsSilently } from "../pods/node-events.ts";
 import { templateHashOf } from "../pods/own-pods.ts";
 import { type End, NEEDS_SHELL, NEEDS_TOOLS, stateOf } from "../pods/pod-state.ts";
 import { hasOpenTurn, hasTurns } from "../pods/turns.ts";
 import { isPerSession, sessionBoundTo } from "../pods/workspace-pods.ts";
+import { type CapacityProblem, capacityProblemOf, unheard } from "../protocol/capacity-problem.ts";
 import { ClaimPriority } from "../protocol/claim-priority.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
 import type { PoolContext } from "../protocol/context.ts";
@@ -32,8 +32,6 @@ import {
   type RemovalReason,
   SURGE_PATIENCE_MS,
 } from "./capacity.ts";
-import { type CapacityProblem, capacityProblemOf, unheard } from "./capacity-problem.ts";
-import { CreationBackoff } from "./creation-backoff.ts";
 import { Expectations } from "./expectations.ts";
 import { type Free, FreePods } from "./free-pods.ts";
 import { boundAtMs, parkedMaxAgeMs } from "./parked-age.ts";
@@ -73,7 +71,6 @@ const EVENTS_AT = 0.5;
 export interface PoolOptions {
   readonly context: PoolContext;
   readonly claims: ClaimTable;
-  readonly breaker: Breaker;
   readonly departing: DepartingPods;
   /** Gives Pods with turns their first one. */
   readonly turns: Pick<TurnAdding, "add" | "keep">;
@@ -100,7 +97,6 @@ export class Pool {
    * (monotonic).
    */
   readonly #settled = new Map<string, number>();
-  readonly #backoff: CreationBackoff;
   readonly #creation: PodCreation;
   #surplusSinceMs: number | null = null;
   /** Since when (monotonic) Pods are wanted that were not created yet. */
@@ -147,11 +143,9 @@ export class Pool {
       onFailure: (error) =>
         logger.debug({ error: errorText(error) }, "cannot read the Events of a Pod that does not get ready"),
     });
-    this.#backoff = new CreationBackoff(options.context);
     this.#creation = new PodCreation({
       ...options,
       expected: this.#expected,
-      backoff: this.#backoff,
       onNoVolume: (sessionId) => this.#bound.forget(sessionId),
     });
     this.#passes = new Passes({
@@ -232,7 +226,7 @@ export class Pool {
 
   /** `workspace: PerSession`: whether it helps to know which sessions wait. */
   get wantsOffers(): boolean {
-    const mayCreate = this.#backoff.waitMs <= 0;
+    const mayCreate = this.#context.holds.creations.waitMs <= 0;
     return this.#mayCreate && !this.#draining && this.#bound.wantsOffers(mayCreate);
   }
 
@@ -261,7 +255,7 @@ export class Pool {
     const best = this.#free.next(except, fits);
     if (!best) return null;
     if (best.free.hash === this.#context.template().hash) this.#readyHash = best.free.hash;
-    this.#options.breaker.claimed(best.free.hash, best.free.name, { session: sessionId, wakes: false });
+    this.#context.holds.starts.claimed(best.free.hash, best.free.name, { session: sessionId, wakes: false });
     this.#bound.forget(sessionId);
     return best.pod;
   }
@@ -300,7 +294,7 @@ export class Pool {
     const { parked, preparing } = this.#countsOf(all);
     const mayFindRoom = preparing - unscheduled.length;
     const lacking = Math.max(this.#demand - parked, this.#bound.waiting) - mayFindRoom;
-    const refused = this.#backoff.refusedByQuota;
+    const refused = this.#context.holds.creations.refusedByQuota;
     const names = [...unscheduled.map(({ free }) => free.name), ...(refused === null ? [] : [refused])];
     return { names, lacking: Math.max(0, lacking) };
   }
@@ -313,7 +307,7 @@ export class Pool {
   problem(): CapacityProblem {
     const said = this.#nodeProblem;
     // A complaint about a waiting Pod is newer than one about a removed Pod.
-    const problem = this.#backoff.problem ?? this.#failure();
+    const problem = this.#context.holds.creations.problem ?? this.#failure();
     if (problem) return problem.is === "preparing" && said ? said : problem;
     const { hash } = this.#context.template();
     for (const { free, pod } of this.#free.list()) {
@@ -372,7 +366,7 @@ export class Pool {
   /** Why the Pod has no turn that could wait. */
   #turnProblem(pod: Pod): CapacityProblem {
     if (!hasTurns(pod) || hasOpenTurn(pod)) return null;
-    const message = this.#context.failing.messageOf(["add-turn"]);
+    const message = this.#context.holds.messageOf(["add-turn"]);
     return message === null ? null : { is: "preparing", message };
   }
 
@@ -396,7 +390,7 @@ export class Pool {
     // Room that is not free yet must not be used.
     if (unfinished > 0 && plan.remove.length > 0 && plan.create > 0) return this.poke();
     if (!this.#mayCreate) return;
-    const { waitMs } = this.#backoff;
+    const { waitMs } = this.#context.holds.creations;
     if (plan.create > 0 && waitMs > 0) return this.#passes.wakeAfter(waitMs);
     if (plan.create === 0) {
       this.#creation.satisfied();
@@ -405,7 +399,7 @@ export class Pool {
     const sessions = "sessions" in plan ? plan.sessions : [];
     await this.#createAll(sessions, (sessionId) => this.#creation.createFor(sessionId));
     // The others would fail, too.
-    if (sessions.length > 0 && this.#backoff.waitMs > 0) return this.poke();
+    if (sessions.length > 0 && this.#context.holds.creations.waitMs > 0) return this.poke();
     const create = plan.create - sessions.length;
     const holdMs = this.#holdMs({ ...plan, create });
     if (holdMs > 0) return this.#passes.wakeAfter(holdMs);
@@ -414,10 +408,10 @@ export class Pool {
 
   /** Only a refusal shows how much room a full quota has now, so creations run one at a time. */
   async #createAll<T>(items: readonly T[], create: (item: T) => Promise<void>): Promise<void> {
-    if (!this.#backoff.isQuotaFull) return this.#inBatches(items, create);
+    if (!this.#context.holds.creations.isQuotaFull) return this.#inBatches(items, create);
     for (const item of items) {
       await create(item);
-      if (this.#backoff.waitMs > 0 || !this.#passes.active) return;
+      if (this.#context.holds.creations.waitMs > 0 || !this.#passes.active) return;
     }
   }
 
@@ -443,14 +437,14 @@ export class Pool {
     const sessions = environment().spec.sessions;
     if (!sessions) throw new TypeError("not an Environment with spec.sessions");
     const { hash } = template();
-    this.#backoff.useTemplate(hash);
+    this.#context.holds.creations.useTemplate(hash);
     const shared = {
       nowMs: kube.now(),
       hash,
       maxConcurrent: sessions.maxConcurrent,
       warm: sessions.warm,
       busy: this.busy,
-      trusts: (each: string) => this.#options.breaker.trusts(each),
+      trusts: (each: string) => this.#context.holds.starts.trusts(each),
       parkedMaxAgeMs: parkedMaxAgeMs(sessions.parkedMaxAgeSeconds, template().parking.mode),
       prepareTimeoutMs: sessions.prepareTimeoutSeconds * SECOND_MS,
       warmScaleDownMs: timing.warmScaleDownMs,
@@ -507,7 +501,7 @@ export class Pool {
       this.#seenParked.set(free.name, this.#context.kube.now());
       const seconds = (this.#context.kube.now() - free.createdAtMs) / SECOND_MS;
       this.#context.metrics.prepareSeconds.observe(this.#context.labels, Math.max(0, seconds));
-      this.#backoff.parked(free.hash);
+      this.#context.holds.creations.parked(free.hash);
     }
   }
 
@@ -516,13 +510,13 @@ export class Pool {
     const live = this.#context.pods.list().filter(({ status }) => !ENDED_PHASES.has(status?.phase ?? ""));
     const before = this.#live;
     this.#live = new Set(live.map(({ metadata }) => metadata.name ?? ""));
-    if ([...before].some((name) => !this.#live.has(name))) this.#backoff.freed();
+    if ([...before].some((name) => !this.#live.has(name))) this.#context.holds.creations.freed();
   }
 
   /** Nothing is wanted any more, so no creation would show that the problem was fixed. */
   #forgetProblem(): void {
-    if (!this.#backoff.problem) return;
-    const waitMs = this.#backoff.forget(this.counts().preparing);
+    if (!this.#context.holds.creations.problem) return;
+    const waitMs = this.#context.holds.creations.forget(this.counts().preparing);
     if (waitMs === null) return;
     if (waitMs > 0) this.#passes.wakeAfter(waitMs);
     else this.#options.onChange();
@@ -547,8 +541,8 @@ export class Pool {
 
   #failedToPrepare(reason: string, problem: CapacityProblem): void {
     this.#context.metrics.prepareFailures.inc({ ...this.#context.labels, reason });
-    this.#backoff.say(problem);
-    this.#backoff.pause();
+    this.#context.holds.creations.say(problem);
+    this.#context.holds.creations.pause();
   }
 
   /** @returns when to call again, in milliseconds; null: when something changes */

@@ -46,7 +46,7 @@ export interface ClaimObserved {
   readonly firstBeatSeen: boolean;
   /** lease: Operator: the program ended before it can have served. */
   readonly neverServed: boolean;
-  /** The outcome of this claim's start was reported to the breaker. */
+  /** The outcome of this claim's start was reported. */
   readonly judged: boolean;
   readonly stoppingSinceMs: number | null;
   readonly lostSinceMs: number | null;

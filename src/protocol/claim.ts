@@ -29,7 +29,7 @@ export interface Claim {
   readonly record: ClaimRecord;
   readonly lease: ClaimLease;
   readonly observed: ClaimObserved;
-  /** The steps that failed and have not succeeded since; null: there are none. Written by FailingSteps. */
+  /** The steps that failed and have not succeeded since; null: there are none. Written by Holds. */
   failing: FailingByStep | null;
 }
 

@@ -12,11 +12,10 @@ import type { NodeOutlook } from "../pods/node-health.ts";
 import type { SessionTemplate } from "../pods/pod-render.ts";
 import type { PodCache } from "../pods/pod-state.ts";
 import type { PodPolicy } from "../policy/pod-policy.ts";
-import type { Judged } from "../queue/api-health.ts";
 import type { HintedQueue } from "../queue/hints.ts";
 import type { SharedSessions } from "../queue/shared-sessions.ts";
 import type { WorkApiClient } from "../work/client.ts";
-import type { FailingSteps } from "./failing-steps.ts";
+import type { Holds } from "./holds.ts";
 import type { SessionPoint } from "./points.ts";
 import type { SessionView } from "./session-view.ts";
 
@@ -52,8 +51,8 @@ export interface LoopContext {
   readonly shellFailed: (message: string, isForMoment?: boolean) => void;
   /** Reports in the same way that turns can't be added to Pods, or that their keeper can't run. */
   readonly sleepFailed: (message: string, isForMoment?: boolean) => void;
-  /** Failing steps of claims, and of the loops that all claims share. */
-  readonly failing: FailingSteps;
+  /** What is held back, and why. */
+  readonly holds: Holds;
   /** Every request of the loops passes its point. */
   readonly points: Points<SessionPoint>;
   readonly clock: Clock;
@@ -84,8 +83,6 @@ export interface ClaimContext extends LoopContext {
   readonly guard: () => void;
   /** What webhooks report about this Environment's queue; undefined: webhooks are off. */
   readonly hinted?: HintedQueue | undefined;
-  /** Sends a request to the Work API. Its result counts for the conditions Authenticated and QueueReachable. */
-  readonly judged: Judged;
 }
 
 /** A number of connections. `take` returns false if there are as many already. */
@@ -112,8 +109,8 @@ export interface SessionContext extends PoolContext, ClaimContext {
   readonly onSessionEnded?: (session: SessionView) => void;
 }
 
-/** The part of the context that a runtime gets; it adds the results of its own requests. */
-export type RuntimeContext = Omit<SessionContext, "failing" | "judged">;
+/** The part of the context that a runtime gets; it adds what its own requests show. */
+export type RuntimeContext = Omit<SessionContext, "holds">;
 
 /** A claim waits for one write at a time, so a hanging write must not delay the other steps for the usual 30 s. */
 export const STEP_BOUND = { timeoutMs: 10_000 } as const;

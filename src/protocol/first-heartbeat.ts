@@ -55,7 +55,7 @@ export function programsBeatMs(claim: Claim, { startedAt }: ItemView): number | 
   return Number.isNaN(beatMs) ? null : beatMs;
 }
 
-/** Whether the Pod ended before its program served: the breaker counts these. */
+/** Whether the Pod ended before its program served. */
 export function isStartFailure({ observed, record: { ending }, lease }: Claim): boolean {
   const { end, neverServed } = observed;
   // Berth ended the Pod because its program did not serve.

@@ -83,8 +83,8 @@ export class ClaimFacts {
     if (!waitsForLine || claim.record.delivery === "unsent") noteWaiting(claim, state, nowMs);
     const isOver = state.is === "ended" || state.is === "gone";
     // The container has started, or never will: a failing touch no longer matters.
-    if (state.is === "running" && isAssigned(pod)) this.#context.failing.succeeded("touch", claim);
-    else if (isOver) this.#context.failing.notNeeded("touch", claim);
+    if (state.is === "running" && isAssigned(pod)) this.#context.holds.succeeded("touch", claim);
+    else if (isOver) this.#context.holds.notNeeded("touch", claim);
     if (state.is === "ended") this.#recorder.ended(claim, state.end);
     if (state.is === "gone") this.#noteGone(claim);
     const facts = {

@@ -2,10 +2,8 @@ import type { Permissions } from "../api/runtime.ts";
 import type { Gate } from "../claims/ports.ts";
 import type { Held } from "../core/idle-release.ts";
 import type { Notifier } from "../core/notifier.ts";
-import type { Breaker } from "../pods/breaker.ts";
 import type { ParkedPool } from "../pool/pool.ts";
 import type { SessionContext } from "../protocol/context.ts";
-import type { ApiHealth } from "../queue/api-health.ts";
 import type { PollPace } from "../queue/poll-pace.ts";
 import type { QueueWatch } from "../queue/queue-watch.ts";
 import type { Sharer } from "../queue/shared-sessions.ts";
@@ -21,13 +19,10 @@ interface Options {
   readonly context: SessionContext;
   readonly finalizer: Finalizer;
   readonly sharer: Sharer;
-  readonly health: ApiHealth;
   readonly pool: ParkedPool;
   readonly sleeping: Pick<SleepingPods, "hasReady">;
   readonly queue: QueueWatch;
   readonly pace: PollPace;
-  readonly breaker: Breaker;
-  readonly offers: Breaker;
   readonly changed: Notifier;
 }
 
@@ -54,7 +49,7 @@ export class ClaimGate implements Gate {
 
   /** The reconciler permits requests to the Work API, and the key was not rejected. */
   get mayAsk(): boolean {
-    return this.#permissions.mayAsk && !this.#options.health.keyRejected;
+    return this.#permissions.mayAsk && !this.#context.holds.health.keyRejected;
   }
 
   /** The reconciler permits new claims, and no drain has begun. */
@@ -68,29 +63,20 @@ export class ClaimGate implements Gate {
     return this.#draining || !mayAsk || !mayClaim || this.#context.environment().spec.paused;
   }
 
-  /** `spec.sessions.credential`: where Pods get their credential from. */
-  get credential(): string {
-    return this.#context.environment().spec.sessions?.credential ?? "";
-  }
-
   async mayClaim(signal: AbortSignal): Promise<void> {
-    const { clock, failing, timing } = this.#context;
-    const { pool, sleeping, queue, pace, breaker, offers, changed } = this.#options;
+    const { clock, holds } = this.#context;
+    const { pool, sleeping, queue, pace, changed } = this.#options;
     const ready = () => {
-      if (!offers.admits(this.credential, clock.monotonic())) return false;
+      if (clock.monotonic() < holds.claimsFromMs) return false;
       const mayWake = () => !pool.isFull && sleeping.hasReady;
       const finds = pool.hasClaimable || (queue.depth > 0 && pool.wantsOffers) || mayWake();
-      return this.mayAsk && this.isAllowed && !failing.holdsClaims && finds;
+      return this.mayAsk && this.isAllowed && finds;
     };
     if (!ready() && pace.pollsEnd()) queue.look();
     while (!signal.aborted && !ready()) {
-      // No event reports that a probe is due or that failing steps no longer hold claims back, so wait for their time.
-      const open = [breaker, offers].filter(({ isOpen }) => isOpen);
-      const heldMs = failing.holdsClaims ? clock.monotonic() + timing.settleLookMs : 0;
-      const dueMs = [...open.map(({ nextProbeAtMs }) => nextProbeAtMs), heldMs];
-      const waits = dueMs.map((atMs) => atMs - clock.monotonic()).filter((ms) => ms > 0);
-      if (waits.length === 0) await changed.wait(signal);
-      else await changed.waitAtMost(clock, Math.min(...waits), signal);
+      const waitMs = holds.againAtMs - clock.monotonic();
+      if (waitMs === Number.POSITIVE_INFINITY) await changed.wait(signal);
+      else await changed.waitAtMost(clock, waitMs, signal);
     }
   }
 

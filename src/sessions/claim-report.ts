@@ -1,5 +1,4 @@
 import type { Report } from "../claims/ports.ts";
-import type { Breaker } from "../pods/breaker.ts";
 import type { ParkedPool } from "../pool/pool.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import { STEPS } from "../protocol/tracked-steps.ts";
@@ -11,8 +10,6 @@ interface Options {
   readonly gate: ClaimGate;
   readonly pool: ParkedPool;
   readonly queue: QueueWatch;
-  readonly breaker: Breaker;
-  readonly offers: Breaker;
   /** Called when something changed that capacity or status depends on. */
   readonly onChange: () => void;
 }
@@ -23,16 +20,10 @@ export class ClaimReport implements Report {
   readonly #context: SessionContext;
   /** Since when (monotonic) work has waited without a known reason; null if it does not. */
   #stalledSinceMs: number | null = null;
-  #credentialMissing: string | null | undefined;
 
   constructor(options: Options) {
     this.#options = options;
     this.#context = options.context;
-  }
-
-  /** The first of consecutive items without a secret; null if the last item had one; undefined if there was none. */
-  get credentialMissing(): string | null | undefined {
-    return this.#credentialMissing;
   }
 
   work(): void {
@@ -55,59 +46,37 @@ export class ClaimReport implements Report {
 
   progress(): void {
     this.#stalledSinceMs = null;
-    this.#context.failing.succeeded("claim");
+    this.#context.holds.succeeded("claim");
   }
 
   dropped(): void {
     this.#options.onChange();
   }
 
-  credential(isMissing: boolean, workId: string): void {
-    const { gate, offers, onChange } = this.#options;
-    const nowMs = this.#context.clock.monotonic();
-    const offer = { hash: gate.credential, claim: workId, session: workId, wakes: false, openedMs: nowMs };
-    if (isMissing) {
-      offers.claimed(offer.hash, workId);
-      offers.failed(offer, "", nowMs);
-    } else offers.succeeded(offer);
-    this.setDemand();
-    // Name the first item: naming the last one would change the condition with every item.
-    this.#credentialMissing = isMissing ? (this.#credentialMissing ?? workId) : null;
-    onChange();
-  }
-
-  /** Resets the count of items without a secret if `spec.sessions.credential` changed. */
-  watchCredential(): void {
-    const { gate, offers } = this.#options;
-    const changed = offers.watch(gate.credential, this.#context.clock.monotonic());
-    if (changed.length > 0) this.#credentialMissing = undefined;
-  }
-
   /** Acts on newly read statistics of the queue. */
   noteStats(): void {
     const { stats } = this.#options.queue;
     this.setDemand();
-    if (stats?.depth === 0 && stats.pending === 0) this.#context.failing.nothingWaits();
+    if (stats?.depth === 0 && stats.pending === 0) this.#context.holds.nothingWaits();
     this.#watchStall();
   }
 
-  /** Sets the pool's demand. While a breaker is open, only a probe can be claimed, and it needs one Pod. */
+  /** Sets the pool's demand. While only a probe can be claimed, it needs one Pod. */
   setDemand(): void {
-    const { gate, pool, queue, breaker, offers } = this.#options;
-    const claimable = gate.isAllowed ? queue.depth : 0;
-    pool.setDemand(breaker.isOpen || offers.isOpen ? Math.min(1, claimable) : claimable);
+    const { gate, pool, queue } = this.#options;
+    pool.setDemand(gate.isAllowed ? Math.min(queue.depth, this.#context.holds.mostDemand) : 0);
   }
 
   /** Detects a stall of any cause: work waits, a Pod is free, claims are permitted, and none is made. */
   #watchStall(): void {
-    const { clock, timing, environment, failing } = this.#context;
-    const { gate, pool, queue, breaker, offers } = this.#options;
+    const { clock, timing, environment, holds } = this.#context;
+    const { gate, pool, queue } = this.#options;
     const isOpen = gate.mayAsk && gate.isAllowed && !environment().spec.paused;
-    const isHeld = failing.holdsClaims || breaker.isOpen || !offers.admits(gate.credential, clock.monotonic());
+    const isHeld = clock.monotonic() < holds.claimsFromMs || holds.starts.isOpen;
     if (!isOpen || isHeld || queue.depth === 0 || !pool.hasClaimable) this.progress();
     else this.#stalledSinceMs ??= clock.monotonic();
     if (this.#stalledSinceMs === null || clock.monotonic() < this.#stalledSinceMs + timing.stallMs) return;
     const { effect } = STEPS.claim;
-    failing.failed("claim", { error: new Error(effect), message: effect });
+    holds.failed("claim", { error: new Error(effect), message: effect });
   }
 }

@@ -1,12 +1,10 @@
 import { Backoff, jitter } from "../core/backoff.ts";
 import { sleep } from "../core/clock.ts";
 import type { Notifier } from "../core/notifier.ts";
-import type { Breaker } from "../pods/breaker.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { noteLookFailed } from "../protocol/claim-observed.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
 import type { SessionContext } from "../protocol/context.ts";
-import type { ApiHealth } from "../queue/api-health.ts";
 import type { ItemObserver } from "./item-observer.ts";
 import type { SessionLoop } from "./session-loop.ts";
 
@@ -16,9 +14,7 @@ export interface ItemSweepOptions {
   readonly context: SessionContext;
   readonly claims: ClaimTable;
   readonly observer: ItemObserver;
-  readonly health: ApiHealth;
   readonly sessions: SessionLoop;
-  readonly breaker: Breaker;
 }
 
 /**
@@ -51,7 +47,7 @@ export class ItemSweep {
         // A session that starts in the meantime may shorten the pace, so wake up early enough for it.
         await sleep(
           clock,
-          Math.min(this.#firstBeatPaceMs(this.#options.breaker.holdsBack), dueMs - clock.monotonic()),
+          Math.min(this.#firstBeatPaceMs(this.#context.holds.starts.holdsBack), dueMs - clock.monotonic()),
           signal,
         );
         continue;
@@ -64,7 +60,7 @@ export class ItemSweep {
   #paceMs(running: readonly Claim[]): number {
     const awaited = running.filter(({ observed: { firstBeatSeen } }) => !firstBeatSeen);
     if (awaited.length === 0) return this.#context.timing.observeMs;
-    return this.#firstBeatPaceMs(awaited.some(({ name }) => this.#options.breaker.isAwaited(name)));
+    return this.#firstBeatPaceMs(awaited.some(({ name }) => this.#context.holds.starts.isAwaited(name)));
   }
 
   /** The pace while a first heartbeat is awaited. It is faster while claims are held back until a session serves. */
@@ -89,7 +85,7 @@ export class ItemSweep {
   }
 
   async #sweep(running: readonly Claim[], backoff: Backoff, signal: AbortSignal): Promise<void> {
-    const attempt = this.#options.health.attempt("list");
+    const attempt = this.#context.holds.health.attempt("list");
     try {
       await this.#read(running);
       attempt.answered();

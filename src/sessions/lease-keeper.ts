@@ -211,21 +211,21 @@ export class LeaseKeeper {
   }
 
   async #send(claim: Claim, { echo }: HeldLease): Promise<BeatResult> {
-    const { guard, work, points, clock, timing, logger, judged, failing } = this.#context;
+    const { guard, work, points, clock, timing, logger, holds } = this.#context;
     const { workId } = claim.record.journal;
     const sentMs = clock.monotonic();
     try {
       guard();
       const parameters = { expected: echo, desiredTtlSeconds: desiredTtlSeconds(timing) };
-      const request = () => judged("heartbeat", workId, () => work().heartbeat(workId, parameters));
+      const request = () => holds.health.judge("heartbeat", workId, () => work().heartbeat(workId, parameters));
       const answer = await points.run("session.beat", ofClaim(claim, { expected: echo }), request, beatTold);
-      failing.succeeded("beat", claim);
+      holds.succeeded("beat", claim);
       return answer.value.kind === "refused"
         ? { is: "refused", current: answer.value.current }
         : { is: "answered", beat: answer.value.beat, sentMs: answer.sentAtMs, sentWallMs: answer.sentAtWallMs };
     } catch (error) {
       logger.debug({ workId, error: errorText(error) }, "a heartbeat was not answered");
-      if (isStepFailure(error)) failing.failed("beat", { error }, claim);
+      if (isStepFailure(error)) holds.failed("beat", { error }, claim);
       if (!(error instanceof WorkApiError)) return { is: "failed" };
       if (error.maybeApplied) return { is: "unanswered", sentMs };
       return { is: "failed", retryAfterMs: error.retryAfterMs ?? 0 };

@@ -51,16 +51,16 @@ export class Recovery {
 
   /** Puts every claim of an earlier process into the table. Retries until that succeeds; false if the signal aborts. */
   async run(signal: AbortSignal): Promise<boolean> {
-    const { clock, logger, failing } = this.#context;
+    const { clock, logger, holds } = this.#context;
     while (!signal.aborted) {
       try {
         const found = await recoverClaims(this.#context, this.#into);
         if (found.length > 0) logger.info({ claims: found.length }, "found claims of an earlier process");
-        failing.succeeded("recover");
+        holds.succeeded("recover");
         return true;
       } catch (error) {
         logger.warn({ error: errorText(error) }, "cannot list claims of an earlier process");
-        const { untilMs } = failing.failed("recover", { error });
+        const { untilMs } = holds.failed("recover", { error });
         await sleep(clock, untilMs - clock.monotonic(), signal);
       }
     }

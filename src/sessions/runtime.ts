@@ -12,20 +12,19 @@ import { keepRunning } from "../core/keep-running.ts";
 import { Notifier } from "../core/notifier.ts";
 import { ServerTime } from "../core/server-time.ts";
 import type { Secret } from "../kube/resource.ts";
-import { Breaker } from "../pods/breaker.ts";
 import { failedRow, readEnded, servedLately } from "../pods/finished.ts";
 import { templateHashOf } from "../pods/own-pods.ts";
 import { isAsleep } from "../pods/turns.ts";
-import { capacityVerdict } from "../pool/capacity-problem.ts";
 import { DisruptionBudget } from "../pool/disruption-budget.ts";
 import { Retention } from "../pool/finished-retention.ts";
 import { Pool } from "../pool/pool.ts";
+import { capacityVerdict } from "../protocol/capacity-problem.ts";
 import { ClaimTable } from "../protocol/claim-table.ts";
 import type { RuntimeContext, SessionContext } from "../protocol/context.ts";
-import { FailingSteps, isStepFailure } from "../protocol/failing-steps.ts";
+import { isStepFailure } from "../protocol/failing-steps.ts";
+import { Holds } from "../protocol/holds.ts";
 import { liveView, phaseOf, type SessionView } from "../protocol/session-view.ts";
 import { STEP_NAMES } from "../protocol/tracked-steps.ts";
-import { ApiHealth, type Judged } from "../queue/api-health.ts";
 import { PollPace } from "../queue/poll-pace.ts";
 import { QueueWatch } from "../queue/queue-watch.ts";
 import type { Sharer } from "../queue/shared-sessions.ts";
@@ -44,7 +43,6 @@ import { ItemObserver } from "./item-observer.ts";
 import { ItemSweep } from "./item-sweep.ts";
 import { Recovery } from "./recovery.ts";
 import { SessionLoop } from "./session-loop.ts";
-import { credentialVerdict, startVerdict } from "./verdicts.ts";
 
 /**
  * Runs the loops of one Environment in `sessions` mode, from recovery to drain: claim loop, session loop, pool, queue
@@ -56,10 +54,7 @@ export class SessionsRuntime {
   readonly #claims: ClaimTable;
   readonly #serverTime: ServerTime;
   readonly #changed = new Notifier();
-  readonly #breaker: Breaker;
-  /** Counts consecutive items without the secret that their Pod needs, and paces claims while there are any. */
-  readonly #offers: Breaker;
-  readonly #health: ApiHealth;
+  readonly #holds: Holds;
   readonly #removals: Removals;
   readonly #streams: PodStreams;
   readonly #pool: Pool;
@@ -86,40 +81,31 @@ export class SessionsRuntime {
   readonly #stop = new AbortController();
   #running: Promise<void> = Promise.resolve();
   #recovered = false;
-  readonly #failing: FailingSteps;
-  readonly #probes = new Map<Breaker, { readonly atMs: number; readonly wallMs: number }>();
 
   constructor(from: RuntimeContext, finalizer: Finalizer, onChange: () => void) {
     this.#onChange = onChange;
     this.#claims = new ClaimTable((claim) => {
       from.hinted?.over(claim.record.journal.sessionId);
       this.#waiting.served(claim.record.journal.sessionId);
-      this.#failing.forget(claim);
+      this.#holds.forget(claim);
       if (claim.record.journal.opened) this.#pool.settled(claim.name);
     });
-    this.#failing = new FailingSteps(from, this.#claims, () => {
-      this.#changed.notify();
-      onChange();
-    });
-    const judged: Judged = (call, workId, request) => this.#health.judge(call, workId, request);
-    const context: SessionContext = { ...from, failing: this.#failing, judged };
+    const changed = () => this.#noteChange();
+    this.#holds = new Holds(from, this.#claims, changed);
+    const context: SessionContext = { ...from, holds: this.#holds };
     this.#context = context;
     const { clock } = context;
     this.#serverTime = new ServerTime((ms) => clock.now() + ms - clock.monotonic());
-    const changed = () => this.#noteChange();
-    this.#breaker = new Breaker(context.timing);
-    this.#offers = new Breaker(context.timing);
-    this.#health = new ApiHealth({ ...context, onChange: changed });
-    this.#waiting = new WaitingSessions({ context, health: this.#health, onChange: changed });
+    this.#waiting = new WaitingSessions({ context, health: this.#holds.health, onChange: changed });
     const observer = new ItemObserver({
       ...context,
       isTracked: (workId) => this.#claims.ofWork(workId) !== undefined,
       signal: this.#stop.signal,
       onAnswer: ({ sentAtMs, serverDateMs }) => this.#serverTime.observe(sentAtMs, clock.monotonic(), serverDateMs),
-      onUnreadable: (error) => this.#health.unreadable(error),
-      judged: (walk) => judged("list", undefined, walk),
+      onUnreadable: (error) => this.#holds.health.unreadable(error),
+      judged: (walk) => this.#holds.health.judge("list", undefined, walk),
     });
-    const shared = { context, claims: this.#claims, breaker: this.#breaker };
+    const shared = { context, claims: this.#claims };
     const adopt = (secret: Secret) => this.#recovery.takeUp(secret);
     const sleeps = new SleepReport(context);
     this.#removals = new Removals({ context, onForeignSlot: adopt, report: sleeps });
@@ -170,12 +156,12 @@ export class SessionsRuntime {
       context,
       isRecovered: () => this.#recovered,
       // Sessions keep running after their key is revoked, so an acceptance in the past counts.
-      isAccepted: () => this.#wasAccepted || (this.#health.keyRejected ? false : null),
+      isAccepted: () => this.#wasAccepted || (this.#holds.health.keyRejected ? false : null),
       runs: (sessionId) => this.runs(sessionId),
     };
     this.#pace = new PollPace({ ...context, intervalMs: () => context.work().idleIntervalMs });
     this.#queue = new QueueWatch({
-      ...{ context, health: this.#health, pace: this.#pace },
+      ...{ context, health: this.#holds.health, pace: this.#pace },
       expectedPollers: () => context.environment().spec.api.otherPollers,
       onStats: (stats) => {
         this.#waiting.noteStats(stats, this.#queue.readMs);
@@ -188,13 +174,12 @@ export class SessionsRuntime {
       onAnswer: ({ sentAtMs, answeredAtMs, serverDateMs }) =>
         this.#serverTime.observe(sentAtMs, answeredAtMs, serverDateMs),
     });
-    const planning = { context, pool: this.#pool, queue: this.#queue, breaker: this.#breaker, offers: this.#offers };
+    const planning = { context, pool: this.#pool, queue: this.#queue };
     this.#gate = new ClaimGate({
       ...planning,
       sleeping: this.#sleeping,
       finalizer,
       sharer: this.#sharer,
-      health: this.#health,
       pace: this.#pace,
       changed: this.#changed,
     });
@@ -221,9 +206,7 @@ export class SessionsRuntime {
       context,
       claims: this.#claims,
       observer,
-      health: this.#health,
       sessions: this.#sessions,
-      breaker: this.#breaker,
     });
     this.#finalizer = finalizer;
     this.#idleRelease = new IdleRelease({
@@ -255,7 +238,6 @@ export class SessionsRuntime {
       },
       refused: this.#refused,
       releases,
-      health: this.#health,
       serverTime: this.#serverTime,
       pace: this.#pace,
       changed: this.#changed,
@@ -275,7 +257,7 @@ export class SessionsRuntime {
   async stop(): Promise<void> {
     this.#stop.abort();
     this.#idleRelease.end();
-    this.#failing.end();
+    this.#holds.end();
     this.#changed.notify();
     const ended = [
       this.#running,
@@ -299,7 +281,7 @@ export class SessionsRuntime {
     if (!couldAsk && this.#gate.mayAsk) this.#sessions.pokeAll();
     this.#pool.allowCreation(permissions.mayPrepare);
     this.#watchTemplate();
-    this.#report.watchCredential();
+    this.#watchCredential();
     this.#report.setDemand();
     this.#pool.poke();
     this.#sleeping.poke();
@@ -311,20 +293,19 @@ export class SessionsRuntime {
 
   /** The environment key changed: tries it at once. */
   keyChanged(): void {
-    this.#health.keyChanged();
-    this.#offers.probeNow(this.#context.clock.monotonic());
+    this.#holds.keyChanged();
     this.#sessions.pokeAll();
     this.#changed.notify();
     this.#queue.nudge();
   }
 
   get keyRejected(): boolean {
-    return this.#health.keyRejected;
+    return this.#holds.health.keyRejected;
   }
 
   /** Tries a rejected key again if its retry is due. */
   retryKey(): void {
-    if (!this.#health.retryKey()) return;
+    if (!this.#holds.health.retryKey()) return;
     this.#sessions.pokeAll();
     this.#changed.notify();
   }
@@ -393,9 +374,9 @@ export class SessionsRuntime {
   async #release(isUnused: () => boolean): Promise<void> {
     try {
       await this.#finalizer.release(isUnused);
-      this.#failing.succeeded("release");
+      this.#holds.succeeded("release");
     } catch (error) {
-      if (isStepFailure(error)) this.#failing.failed("release", { error });
+      if (isStepFailure(error)) this.#holds.failed("release", { error });
       throw error;
     }
   }
@@ -408,14 +389,13 @@ export class SessionsRuntime {
   report(): RuntimeReport {
     const stats = this.#queue.stats;
     const sessions = this.#counts();
-    const failing = this.#failing.messageOf(STEP_NAMES);
+    const failing = this.#holds.messageOf(STEP_NAMES);
     return {
       queue: this.#queue.status,
       sessions,
       ...(this.#workspaces.volumes === null ? {} : { workspaces: { volumes: this.#workspaces.volumes } }),
       verdicts: [
-        this.#health.key,
-        this.#health.queue,
+        ...this.#holds.verdicts(),
         capacityVerdict(this.#pool.problem(), {
           busy: this.#pool.busy,
           max: this.#context.environment().spec.sessions?.maxConcurrent ?? 0,
@@ -423,13 +403,6 @@ export class SessionsRuntime {
           failing,
           wasReady: this.#pool.wasReady,
         }),
-        startVerdict(this.#breaker, this.#probeWallMs(this.#breaker)),
-        credentialVerdict(
-          this.#report.credentialMissing,
-          this.#gate.credential,
-          this.#offers,
-          this.#probeWallMs(this.#offers),
-        ),
         this.#queue.pollers,
       ],
       firstPod: this.#pool.firstPod,
@@ -446,7 +419,7 @@ export class SessionsRuntime {
 
   async #run(signal: AbortSignal): Promise<void> {
     this.#watchTemplate();
-    this.#report.watchCredential();
+    this.#watchCredential();
     // Claim, create and delete nothing before every Secret of an earlier process is in the table.
     if (!(await this.#recovery.run(signal))) return;
     this.#recovered = true;
@@ -486,7 +459,7 @@ export class SessionsRuntime {
   }
 
   #noteChange(): void {
-    if (this.#health.key.reason === "KeyAccepted") this.#wasAccepted = true;
+    if (this.#holds.health.key.reason === "KeyAccepted") this.#wasAccepted = true;
     this.#changed.notify();
     this.#pool.poke();
     this.#sleeping.poke();
@@ -494,17 +467,6 @@ export class SessionsRuntime {
     this.#workspaces.poke();
     this.#idleRelease.noteChange();
     this.#onChange();
-  }
-
-  /** When the next probe can be claimed, on the wall clock. Computed once per probe, so that messages do not change. */
-  #probeWallMs(breaker: Breaker): number {
-    const { clock } = this.#context;
-    const atMs = breaker.nextProbeAtMs;
-    const known = this.#probes.get(breaker);
-    if (known?.atMs === atMs) return known.wallMs;
-    const wallMs = clock.now() + atMs - clock.monotonic();
-    this.#probes.set(breaker, { atMs, wallMs });
-    return wallMs;
   }
 
   /** Adds the finalizer again: an uninstall removes it but leaves claims to the next operator. */
@@ -520,21 +482,25 @@ export class SessionsRuntime {
   #watchTemplate(): void {
     const { clock, kube, pods, timing, environment, template } = this.#context;
     const nowMs = clock.monotonic();
-    const found = this.#breaker.watch(template().hash, nowMs, () => pods.list().map(templateHashOf));
+    const found = this.#holds.starts.watch(template().hash, nowMs, () => pods.list().map(templateHashOf));
     if (found.length === 0) return;
     const finished = pods.list().flatMap((pod) => readEnded(pod) ?? []);
     const clusterMs = kube.now();
     const retainMs = (environment().spec.sessions?.retainFinishedSeconds ?? 0) * SECOND_MS;
-    // For this long after the failure that opened the breaker, no probe was due, so nothing can have served.
+    // For this long after the failure that began the hold, no probe was due, so nothing can have served.
     const keptMs = Math.max(retainMs, timing.probeFirstMs);
-    // Pods that the kubelet could not start are already deleted, so read from the status whether the breaker was open.
+    // Pods that the kubelet could not start are already deleted, so read from the status whether starts failed.
     const wasOpen = environment().status?.conditions?.some(({ reason }) => reason === "StartsFailing") ?? false;
     for (const hash of found) {
       const row = failedRow(finished, hash, { nowMs: clusterMs, keptMs });
       const openedMs = nowMs - (clusterMs - (row?.sinceMs ?? 0));
       const hasServed = !wasOpen && servedLately(finished, hash);
-      this.#breaker.resume(hash, { row: row && { ...row, openedMs }, hasServed }, nowMs);
+      this.#holds.starts.resume(hash, { row: row && { ...row, openedMs }, hasServed }, nowMs);
     }
+  }
+
+  #watchCredential(): void {
+    this.#holds.watchCredential(this.#context.environment().spec.sessions?.credential ?? "");
   }
 
   #counts(): SessionsStatus {

@@ -7,7 +7,6 @@ import { SECOND_MS } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { isConflict, isForbidden, isInvalid, isNotFound, KubeApiError } from "../kube/errors.ts";
 import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
-import type { Breaker } from "../pods/breaker.ts";
 import { deletePod } from "../pods/delete.ts";
 import { parkingOf } from "../pods/pod-gate.ts";
 import { readPodState } from "../pods/pod-state.ts";
@@ -65,7 +64,6 @@ export interface SessionLoopOptions {
   readonly context: SessionContext;
   readonly claims: ClaimTable;
   readonly observer: ItemObserver;
-  readonly breaker: Breaker;
   /** `mayAsk`: the reconciler allows requests to the Work API, and the key was not rejected. */
   readonly gate: { readonly mayAsk: boolean };
   /** Keeps or deletes the Pods of ended sessions. */
@@ -105,7 +103,7 @@ export class SessionLoop {
     this.#context = context;
     this.#claims = options.claims;
     this.#claimPriority = new ClaimPriority({ clock: context.clock, claims: options.claims });
-    this.#recorder = new SessionRecorder(context, options.breaker, options.sleeps, options.onChange);
+    this.#recorder = new SessionRecorder(context, options.sleeps, options.onChange);
     this.#facts = new ClaimFacts(context, this.#recorder, options.releases, options.onChange);
     this.#keeper = new LeaseKeeper(context, (claim) => this.poke(claim.name));
     this.#leases = new LeaseSteps(context, this.#keeper);
@@ -215,10 +213,10 @@ export class SessionLoop {
   async #read(claim: Claim): ReturnType<ClaimFacts["read"]> {
     try {
       const read = await this.#facts.read(claim);
-      this.#context.failing.notNeeded("read-pod", claim);
+      this.#context.holds.notNeeded("read-pod", claim);
       return read;
     } catch (error) {
-      if (isStepFailure(error)) this.#context.failing.failed("read-pod", { error }, claim);
+      if (isStepFailure(error)) this.#context.holds.failed("read-pod", { error }, claim);
       throw error;
     }
   }
@@ -232,7 +230,7 @@ export class SessionLoop {
       if (isRefused && step.do === "take") this.#heartbeatRefused(claim, step);
       else if (step.do === "deliver" && claim.record.delivery !== "done") return;
       else if (name !== null && name !== "touch" && !isRefused && !this.#unmarked.has(claim))
-        this.#context.failing.succeeded(name, claim);
+        this.#context.holds.succeeded(name, claim);
     } catch (error) {
       if (error instanceof StaleClaimError) return this.#afterConflict(claim, name, error);
       this.#noteFailure(claim, name, { error });
@@ -258,13 +256,13 @@ export class SessionLoop {
       throw failure;
     }
     // An earlier request whose answer was lost did open it.
-    if (name === "open" && claim.record.journal.opened) this.#context.failing.succeeded(name, claim);
+    if (name === "open" && claim.record.journal.opened) this.#context.holds.succeeded(name, claim);
     else this.#noteFailure(claim, name, { error, atOnce: !claim.failing?.has(name ?? "open") });
   }
 
   #noteFailure(claim: Claim, name: StepName | null, failure: Failure): void {
     const isThere = this.#claims.get(claim.name) === claim;
-    if (name !== null && isThere && isStepFailure(failure.error)) this.#context.failing.failed(name, failure, claim);
+    if (name !== null && isThere && isStepFailure(failure.error)) this.#context.holds.failed(name, failure, claim);
   }
 
   /**
@@ -296,7 +294,7 @@ export class SessionLoop {
       case "own":
         own(context, claim, step);
         // It will not be opened, so other claims of its template need not wait for its start.
-        if (step.late) this.#options.breaker.released(claim.templateHash, claim.name);
+        if (step.late) this.#context.holds.starts.released(claim.templateHash, claim.name);
         return;
       case "take":
         return this.#orForgetItem(claim, () => this.#leases.take(claim, step.expected));
@@ -360,7 +358,7 @@ export class SessionLoop {
   #noteUnserved(claim: Claim): void {
     if (claim.observed.judged) return;
     this.#recorder.judge(claim, outcomeOf(claim));
-    if (claim.turn <= 1 || !this.#options.breaker.isFailing(claim.templateHash)) return;
+    if (claim.turn <= 1 || !this.#context.holds.starts.isFailing(claim.templateHash)) return;
     const { clock, environment } = this.#context;
     const { prepareTimeoutSeconds = 0 } = environment().spec.sessions ?? {};
     this.#spared.set(claim, clock.monotonic() + prepareTimeoutSeconds * SECOND_MS);
@@ -383,15 +381,15 @@ export class SessionLoop {
 
   /** A failed touch delays the session but does not block it: the kubelet starts the container without it. */
   async #touch(claim: Claim, pod: Pod): Promise<void> {
-    const { clock, failing, logger } = this.#context;
+    const { clock, holds, logger } = this.#context;
     try {
       await touchPod(this.#context, claim, pod);
-      failing.succeeded("touch", claim);
+      holds.succeeded("touch", claim);
     } catch (error) {
       if (!(error instanceof KubeApiError)) throw error;
       noteTouched(claim, clock.monotonic(), false);
       // A conflict means that another Pod has this name. The watch will report it.
-      if (!isConflict(error)) failing.failed("touch", { error }, claim);
+      if (!isConflict(error)) holds.failed("touch", { error }, claim);
       logger.warn({ pod: claim.name, error: errorText(error) }, "cannot assign a Pod to its session");
     }
   }
@@ -443,7 +441,7 @@ export class SessionLoop {
     await dropSecret(context, claim, "session.drop", because);
     this.#forget(claim, "dropped");
     context.metrics.claims.inc({ ...context.labels, result: "dropped" });
-    this.#options.breaker.released(claim.templateHash, claim.name);
+    this.#context.holds.starts.released(claim.templateHash, claim.name);
     context.logger.info({ workId: claim.record.journal.workId, pod: claim.name, because }, "claim dropped");
   }
 
@@ -455,7 +453,7 @@ export class SessionLoop {
     const wasStopped = claim.observed.item?.wasStopped === true;
     if (counts || wasStopped) await this.#countRelease(claim, wasStopped);
     const outcome = this.#outcomeOf(claim, because, pod);
-    // Judge before the Pod is marked: the mark holds the breaker's count for the next process.
+    // Judge before the Pod is marked: the mark holds the number of failed starts for the next process.
     this.#recorder.judge(claim, outcome);
     const asleep = pod ? await this.#putToSleep(claim, pod, outcome) : null;
     await dropSecret(context, claim, "session.settled", because);
@@ -486,17 +484,17 @@ export class SessionLoop {
       this.#options.sleeps.ended(claim.record.journal.sessionId, pod, "TooManyTurns");
       return null;
     }
-    const { clock, timing, logger, failing } = this.#context;
+    const { clock, timing, logger, holds } = this.#context;
     try {
       const asleep = await putToSleep(this.#context, claim, pod, {
         ...this.#startOf(claim),
         message: outcome?.message ?? "",
       });
-      if (asleep) failing.succeeded("sleep", claim);
+      if (asleep) holds.succeeded("sleep", claim);
       return asleep;
     } catch (error) {
       if (!isStepFailure(error)) throw error;
-      const failed = failing.failed("sleep", { error }, claim);
+      const failed = holds.failed("sleep", { error }, claim);
       const isFinal = isForbidden(error) || isInvalid(error);
       if (!isFinal && !isOutOfPatience(failed, clock.monotonic(), timing)) throw error;
       logger.warn({ pod: claim.name, error: errorText(error) }, "cannot mark a Pod as sleeping");
@@ -554,9 +552,9 @@ export class SessionLoop {
     }
   }
 
-  /** What the Pod records of its last start, for the breaker of the next process. */
+  /** What the Pod records of its last start, for the next process. */
   #startOf(claim: Claim): StartMark {
-    return { failed: isStartFailure(claim), inARow: this.#options.breaker.failuresOf(claim.templateHash) };
+    return { failed: isStartFailure(claim), inARow: this.#context.holds.starts.failuresOf(claim.templateHash) };
   }
 
   #forget(claim: Claim, why: string): void {
@@ -577,7 +575,7 @@ export class SessionLoop {
       if (!journal || !isOurs(secret)) {
         this.#context.logger.warn({ pod: claim.name }, "another client owns the claim's Secret now");
         this.#forget(claim, "taken");
-        this.#options.breaker.released(claim.templateHash, claim.name);
+        this.#context.holds.starts.released(claim.templateHash, claim.name);
         return;
       }
       noteReread(claim, secret, journal, this.#context.clock.monotonic());

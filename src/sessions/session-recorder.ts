@@ -4,9 +4,9 @@ import { SECOND_MS } from "../core/clock.ts";
 import { isLater } from "../core/text.ts";
 import type { Timing } from "../core/timing.ts";
 import type { Pod } from "../kube/resource.ts";
-import type { Breaker, Start } from "../pods/breaker.ts";
 import { parkingOf } from "../pods/pod-gate.ts";
 import { type End, LATE_CAUSES } from "../pods/pod-state.ts";
+import type { Start } from "../pods/starts.ts";
 import { type Claim, isReacknowledged } from "../protocol/claim.ts";
 import { noteBeatAfterFence } from "../protocol/claim-lease.ts";
 import {
@@ -34,19 +34,17 @@ import { notYet } from "./item-observer.ts";
 /** Exit code and times of an end that was not observed. */
 export const NOT_SEEN = { exitCode: null, startedAtMs: null, finishedAtMs: null } as const;
 
-/** Records the progress of a session in its claim, in metrics, in Events and for the breaker. It decides nothing. */
+/** Records the progress of a session in its claim, in metrics, in Events and in the holds of its Environment. It decides nothing. */
 export class SessionRecorder {
   readonly #context: SessionContext;
-  readonly #breaker: Breaker;
   readonly #sleeps: SleepReport;
   readonly #onServed: () => void;
   /** How long containers of this Environment take to start. */
   readonly starts = new StartTimes();
 
   /** @param onServed called when a session has served for which claims of its template were held back. */
-  constructor(context: SessionContext, breaker: Breaker, sleeps: SleepReport, onServed: () => void) {
+  constructor(context: SessionContext, sleeps: SleepReport, onServed: () => void) {
     this.#context = context;
-    this.#breaker = breaker;
     this.#sleeps = sleeps;
     this.#onServed = onServed;
   }
@@ -123,7 +121,7 @@ export class SessionRecorder {
   }
 
   #reportServed(claim: Claim): void {
-    if (this.#breaker.succeeded(this.#startOf(claim))) this.#onServed();
+    if (this.#context.holds.starts.succeeded(this.#startOf(claim))) this.#onServed();
   }
 
   /** If an earlier process opened the claim, the Secret's age counts: a start must not look newer than it is. */
@@ -199,23 +197,23 @@ export class SessionRecorder {
     this.#context.announce("SessionAsleep", message, pod);
   }
 
-  /** Reports to the breaker what the session says about its template. A retry of the settling does not report again. */
+  /** Reports what the session's start says about its template. A retry of the settling does not report again. */
   judge(claim: Claim, outcome: Outcome | null): void {
     if (claim.observed.judged) return;
     noteJudged(claim);
-    const { metrics, labels, clock } = this.#context;
+    const { metrics, labels, clock, holds } = this.#context;
     const isOurBeat = claim.lease.neverBeaten || claim.lease.blindFence !== null;
     const beaten = claim.record.journal.lease === "Worker" && claim.observed.item?.latestHeartbeatAt && !isOurBeat;
     if ((claim.record.journal.opened || claim.record.ending?.why === "StartFailed") && isStartFailure(claim)) {
       metrics.startFailures.inc(labels);
       const isRefused = !claim.record.journal.opened || claim.failing?.get("deliver")?.isFinal === true;
-      this.#breaker.failed(this.#startOf(claim), outcome?.message ?? "", clock.monotonic(), isRefused);
+      holds.starts.failed(this.#startOf(claim), outcome?.message ?? "", clock.monotonic(), isRefused);
     } else if (claim.observed.firstBeatSeen) {
-      // The breaker was told when the session served.
+      // It was reported when the session served.
     } else if (beaten) {
       this.#reportServed(claim);
     } else {
-      this.#breaker.released(claim.templateHash, claim.name);
+      this.#context.holds.starts.released(claim.templateHash, claim.name);
     }
   }
 }

@@ -97,10 +97,10 @@ export class Removals {
    * many Pods, their tries would burden an API server that is overloaded.
    */
   retryDue(): [name: string, result: Promise<RemovalResult>][] {
-    const { clock, timing, failing } = this.#context;
+    const { clock, timing, holds } = this.#context;
     const nowMs = clock.monotonic();
     const results: [string, Promise<RemovalResult>][] = [];
-    let fromMs = failing.fromMs("journal");
+    let fromMs = holds.fromMs("journal");
     for (const [name, removal] of this.#begun) {
       if (removal.dueMs > nowMs) continue;
       if (removal.lock === null && fromMs !== null) {
@@ -122,7 +122,7 @@ export class Removals {
   }
 
   async #attempt(name: string, removal: Removal): Promise<RemovalResult> {
-    const { failing } = this.#context;
+    const { holds } = this.#context;
     removal.dueMs = Number.POSITIVE_INFINITY;
     // The lock is the Secret that a claim would create, so what refuses it refuses claims. The reverse need not hold.
     let step: "journal" | "delete-pod" = "journal";
@@ -132,11 +132,11 @@ export class Removals {
       const result = removal.lock === null ? "taken" : await this.#finish(name, removal.lock, removal);
       // The slot may be held by another removal, which was adopted meanwhile.
       if (this.#begun.get(name) === removal) this.#begun.delete(name);
-      failing.succeeded("delete-pod");
+      holds.succeeded("delete-pod");
       return result;
     } catch (error) {
       removal.dueMs = this.#context.clock.monotonic() + removal.backoff.next();
-      if (isStepFailure(error)) failing.failed(step, { error, name });
+      if (isStepFailure(error)) holds.failed(step, { error, name });
       // Another operator may end the same removal.
       const level = isNotFound(error) || isConflict(error) ? "info" : "warn";
       this.#context.logger[level]({ pod: name, error: errorText(error) }, "cannot remove a waiting Pod yet");

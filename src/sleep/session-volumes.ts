@@ -135,16 +135,16 @@ export class SessionVolumes {
    * dropped. Never throws.
    */
   async assign(pod: Pod, sessionId: string): Promise<Assigned> {
-    const { failing, logger } = this.#context;
+    const { holds, logger } = this.#context;
     const name = workspaceOf(pod);
     // A Pod whose session sleeps has used its volume since its first claim.
     if (name === null || isAsleep(pod)) return "assigned";
     try {
       const assigned = await this.#assign(name, sessionId, sessionBoundTo(pod) === sessionId);
-      failing.succeeded("assign");
+      holds.succeeded("assign");
       return assigned;
     } catch (error) {
-      if (isStepFailure(error)) failing.failed("assign", { error, name });
+      if (isStepFailure(error)) holds.failed("assign", { error, name });
       logger.warn({ pod: pod.metadata.name, error: errorText(error) }, "cannot assign a volume to its session");
       return "failed";
     }

@@ -4,7 +4,6 @@ import { SECOND_MS } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { Passes } from "../core/passes.ts";
 import type { Pod } from "../kube/resource.ts";
-import type { Breaker } from "../pods/breaker.ts";
 import { templateHashOf } from "../pods/own-pods.ts";
 import { stateOf } from "../pods/pod-state.ts";
 import { sleepMsOf } from "../pods/sleep-mark.ts";
@@ -39,7 +38,6 @@ export const FOREIGN_SLOT_MS = 60_000;
 export interface SleepingPodsOptions {
   readonly context: PoolContext;
   readonly claims: ClaimTable;
-  readonly breaker: Pick<Breaker, "wakes">;
   readonly turns: TurnAdding;
   readonly streams: { keepAsleep(pods: readonly Pod[]): void };
   readonly departing: DepartingPods;
@@ -198,7 +196,7 @@ export class SleepingPods {
   #isReady(pod: Pod): boolean {
     if (!this.#isFree(pod) || stateOf(pod).is !== "parked") return false;
     const { sessionId } = readSleeper(pod);
-    return this.#options.breaker.wakes(templateHashOf(pod), sessionId, this.#context.clock.monotonic()) !== "waits";
+    return this.#context.holds.wakes(templateHashOf(pod), sessionId) !== "waits";
   }
 
   #isFree(pod: Pod): boolean {

@@ -56,7 +56,7 @@ export class TurnAdding {
       else if (Number.isFinite(dueMs)) nextMs = Math.min(nextMs ?? dueMs, dueMs);
     }
     this.#forgetGone();
-    if (this.#adding.size === 0) this.#context.failing.notNeeded("add-turn");
+    if (this.#adding.size === 0) this.#context.holds.notNeeded("add-turn");
     return nextMs;
   }
 
@@ -102,7 +102,7 @@ export class TurnAdding {
       if (!isLive || !(await this.#addTo(pod, adding, true))) {
         await this.#addTo(await points.run("turn.read-pod", { pod: name }, () => kube.get(PODS, ref)), adding, false);
       }
-      this.#context.failing.succeeded("add-turn");
+      this.#context.holds.succeeded("add-turn");
       // The cache shows the turn, or the Pod's change, later.
       adding.dueMs = clock.monotonic() + timing.expectationMs;
     } catch (error) {
@@ -112,7 +112,7 @@ export class TurnAdding {
       logger.info({ pod: name, error: errorText(error) }, "cannot add a turn to a Pod yet");
       const isRefused = isForbidden(error) || isInvalid(error);
       // Free Pods are then replaced by Pods without turns. A sleeping session waits.
-      if (!isRefused || isAsleep(pod)) this.#context.failing.failed("add-turn", { error, name });
+      if (!isRefused || isAsleep(pod)) this.#context.holds.failed("add-turn", { error, name });
       if (isRefused) {
         // A missing permission is checked again automatically. A policy for only some Pods shows only in those Pods.
         const isRight = errorText(error).includes("cannot patch resource");

@@ -123,7 +123,7 @@ export class Workspaces {
       await this.#volumes.list();
     }
     await this.#volumes.settle();
-    if (this.#isHeldUp) this.#context.failing.succeeded("assign");
+    if (this.#isHeldUp) this.#context.holds.succeeded("assign");
     this.#isHeldUp = false;
     if (this.#context.pods.list().some((pod) => this.#volumes.bindingOf(pod).is === "unknown")) this.#listSoon();
     await this.#followUnassigned();
@@ -273,7 +273,7 @@ export class Workspaces {
     if (error instanceof LeadershipLostError) return;
     if (!this.#volumes.isSettled) {
       this.#isHeldUp = true;
-      this.#context.failing.failed("assign", { error });
+      this.#context.holds.failed("assign", { error });
     }
     const words = errorText(error);
     this.#context.logger.warn({ error: words }, "cannot update the volumes of sessions");

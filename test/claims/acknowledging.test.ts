@@ -169,7 +169,7 @@ describe("the live read of the Pod before an acknowledgement", () => {
     const { acknowledging, claim, context, clock } = setUp({ read });
     expect(await acknowledging.readPod(claim)).toEqual({ isParked: false, isRefused: true });
     // The next claim would fail the same way, so polling pauses.
-    expect(context.failing.pausedUntilMs).toBeGreaterThan(clock.monotonic());
+    expect(context.holds.pollsFromMs).toBeGreaterThan(clock.monotonic());
   });
 });
 
@@ -201,7 +201,7 @@ describe("an acknowledgement", () => {
   test("is not repeated before a pause ends that began while its Pod was read", async () => {
     const world = setUp({
       read: () => {
-        world.context.failing.failed("acknowledge", { error: failure("server", false) });
+        world.context.holds.failed("acknowledge", { error: failure("server", false) });
         return parked();
       },
     });
@@ -216,9 +216,9 @@ describe("an acknowledgement", () => {
       },
     });
     expect(await world.acknowledging.acknowledge(world.claim, world.window)).toBe("refused");
-    expect(world.context.failing.fromMs("acknowledge")).toBeNull();
+    expect(world.context.holds.fromMs("acknowledge")).toBeNull();
     expect(await world.acknowledging.acknowledge(world.claim, world.window)).toBe("refused");
-    expect(world.context.failing.fromMs("acknowledge")).toBeGreaterThan(world.clock.monotonic());
+    expect(world.context.holds.fromMs("acknowledge")).toBeGreaterThan(world.clock.monotonic());
   });
 
   test("is not sent for an Environment that is closing", async () => {

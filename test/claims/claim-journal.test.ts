@@ -27,7 +27,7 @@ async function write(answer: Answer) {
   const writing = journal.write(claim, "secret", window);
   const startMs = clock.monotonic();
   await clock.settle();
-  const isPaused = context.failing.pausedUntilMs > startMs;
+  const isPaused = context.holds.pollsFromMs > startMs;
   await clock.advance(60_000);
   return { result: await writing, calls: kube.calls, claim, isPaused };
 }

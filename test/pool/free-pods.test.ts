@@ -2,9 +2,9 @@ import { describe, expect, test } from "vitest";
 import { ANNOTATION_NEEDS, LABEL_TEMPLATE_HASH } from "../../src/api/names.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { Pod } from "../../src/kube/resource.ts";
-import { Breaker } from "../../src/pods/breaker.ts";
 import { cachedPod } from "../../src/pods/cached-pod.ts";
 import { sessionTemplate } from "../../src/pods/pod-render.ts";
+import { Starts } from "../../src/pods/starts.ts";
 import { FreePods, freePodOf } from "../../src/pool/free-pods.ts";
 import { ClaimTable } from "../../src/protocol/claim-table.ts";
 import type { SessionContext } from "../../src/protocol/context.ts";
@@ -71,8 +71,10 @@ function freePods(
 ) {
   const outlooks: Record<string, string> = { shaky: "doubtful", going: "leaves" };
   const clock = new VirtualClock();
+  const starts = new Starts(DEFAULT_TIMING);
   const context = {
     clock,
+    holds: { starts },
     kube: { now: () => clock.now() },
     pods: { parked: () => pods, list: () => pods, get: () => undefined },
     podPolicy: {},
@@ -84,13 +86,12 @@ function freePods(
     unreachableMs: () => UNREACHABLE_MS,
     isDoubtful: ({ spec }: Pod) => spec.nodeName === "mute",
   };
-  const breaker = new Breaker(DEFAULT_TIMING);
-  breaker.watch(OLD, 0);
-  breaker.succeeded({ hash: OLD, claim: "", session: "", wakes: false, openedMs: 0 });
-  breaker.watch(NEW, 0, () => [OLD, UNKNOWN]);
+  starts.watch(OLD, 0);
+  starts.succeeded({ hash: OLD, claim: "", session: "", wakes: false, openedMs: 0 });
+  starts.watch(NEW, 0, () => [OLD, UNKNOWN]);
   for (let n = 0; n < failures; n += 1)
-    breaker.failed({ hash: NEW, claim: `${n}`, session: `${n}`, wakes: false, openedMs: n }, "no", n);
-  return new FreePods({ context, claims, breaker, isTaken: (name) => name === taken, streams });
+    starts.failed({ hash: NEW, claim: `${n}`, session: `${n}`, wakes: false, openedMs: n }, "no", n);
+  return new FreePods({ context, claims, isTaken: (name) => name === taken, streams });
 }
 
 const NONE: ReadonlySet<string> = new Set();

@@ -2,9 +2,8 @@ import { expect, test } from "vitest";
 import { ANNOTATION_NEEDS } from "../../src/api/names.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { Pod } from "../../src/kube/resource.ts";
-import { Breaker } from "../../src/pods/breaker.ts";
-import { capacityVerdict } from "../../src/pool/capacity-problem.ts";
 import { Pool } from "../../src/pool/pool.ts";
+import { capacityVerdict } from "../../src/protocol/capacity-problem.ts";
 import { ClaimTable } from "../../src/protocol/claim-table.ts";
 import { DepartingPods } from "../../src/sleep/departing-pods.ts";
 import { Removals } from "../../src/sleep/removal.ts";
@@ -68,7 +67,6 @@ function poolOf(pods: readonly Pod[], answer: Answer, unattached = "", warm = 1,
   const pool: Pool = new Pool({
     context,
     claims,
-    breaker: new Breaker(DEFAULT_TIMING),
     departing: new DepartingPods({
       context,
       removals: new Removals({ context, onForeignSlot: () => {}, report: { ended: () => {} } }),

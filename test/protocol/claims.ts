@@ -8,7 +8,7 @@ import type { ClaimRecord } from "../../src/protocol/claim-record.ts";
 import { newClaim } from "../../src/protocol/claim-table.ts";
 import type { SessionContext } from "../../src/protocol/context.ts";
 import type { Facts, Limits } from "../../src/protocol/facts.ts";
-import { FailingSteps } from "../../src/protocol/failing-steps.ts";
+import { Holds } from "../../src/protocol/holds.ts";
 import type { Journal } from "../../src/protocol/journal.ts";
 
 /** The server's wall clock at zero of the monotonic clock. POLLED is the monotonic time of the poll. */
@@ -150,7 +150,6 @@ export function facts(claim: Claim, pod: Facts["pod"], afterMs: number, more: Pa
 }
 
 /** A context with the given members, plus those that record failures. */
-export function contextOf(given: ConstructorParameters<typeof FailingSteps>[0]): SessionContext {
-  const failing = new FailingSteps(given, [], () => {});
-  return { ...given, failing, judged: (_call, _api, request) => request() } as SessionContext;
+export function contextOf(given: ConstructorParameters<typeof Holds>[0]): SessionContext {
+  return { ...given, holds: new Holds(given, [], () => {}) } as SessionContext;
 }

@@ -29,9 +29,7 @@ test("does not report an item to a claim that took the slot during the sweep", a
     context: fakeContext({ clock }),
     claims,
     observer,
-    health: { attempt: () => ({ answered: () => {}, failed: () => 0 }) },
     sessions: { saw: (claim: Claim) => seen.push(claim), poke: () => {} },
-    breaker: { holdsBack: false, isAwaited: () => false },
   } as never);
   await sweep.run(ending.signal, () => true, new Notifier());
   expect(claims.get(later.name)).toBe(later);

@@ -1,8 +1,6 @@
 import { expect, test } from "vitest";
 import { Releases } from "../../src/claims/releases.ts";
-import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { Pod } from "../../src/kube/resource.ts";
-import { Breaker } from "../../src/pods/breaker.ts";
 import type { Claim } from "../../src/protocol/claim.ts";
 import { ClaimTable } from "../../src/protocol/claim-table.ts";
 import { SessionLoop } from "../../src/sessions/session-loop.ts";
@@ -59,7 +57,6 @@ async function run(
     context,
     claims,
     observer: { look } as never,
-    breaker: new Breaker(DEFAULT_TIMING),
     gate: { mayAsk: true },
     retention: { isKept: () => true, release: () => {}, marked: () => {} },
     releases: new Releases(context),

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
-import type { Breaker } from "../../src/pods/breaker.ts";
 import { readPodState } from "../../src/pods/pod-state.ts";
+import { Starts } from "../../src/pods/starts.ts";
 import type { Claim } from "../../src/protocol/claim.ts";
 import type { SessionContext } from "../../src/protocol/context.ts";
 import { isStartFailure } from "../../src/protocol/first-heartbeat.ts";
@@ -26,11 +26,11 @@ function recorder(ended: SessionView[] = []): SessionRecorder {
     announce: () => {},
     namespace: "agents",
     environment: () => ({ spec: {} }),
+    holds: { starts: new Starts(DEFAULT_TIMING) },
     onSessionEnded: (session: SessionView) => ended.push(session),
   };
   const sleeps = { started: () => null, ended: () => {} } as unknown as SleepReport;
-  const breaker = { hasServed: true, succeeded: () => {}, released: () => {} } as unknown as Breaker;
-  return new SessionRecorder(context as unknown as SessionContext, breaker, sleeps, () => {});
+  return new SessionRecorder(context as unknown as SessionContext, sleeps, () => {});
 }
 
 const operatorsClaim = (): Claim => opened({ journal: { ...JOURNAL, lease: "Operator", opened: true } });

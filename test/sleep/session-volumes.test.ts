@@ -56,8 +56,8 @@ function volumesOf(of: Record<string, string | null>, environment: object = ENVI
       return refusal(409, "Conflict", "the object has been modified");
     return write(name, annotations as Annotations);
   }, clock);
-  const failing = { succeeded: () => {}, failed: () => {} };
-  const context = fakeContext({ clock, kube: kube.client, environment: () => environment, failing });
+  const holds = { succeeded: () => {}, failed: () => {} };
+  const context = fakeContext({ clock, kube: kube.client, environment: () => environment, holds });
   const volumes = new SessionVolumes(context, () => {});
   const ready = async () => {
     await volumes.list();

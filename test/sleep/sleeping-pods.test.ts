@@ -72,7 +72,6 @@ function sleepingOf(pods: readonly Pod[], { sleepSeconds = 600 } = {}) {
     },
   };
   const sleeping = new SleepingPods({
-    breaker: { wakes: () => "wakes" },
     ...{ context, claims, departing: departing as unknown as DepartingPods, onChange: () => {} },
     turns: { keep: () => null, ended: async () => {} } as unknown as TurnAdding,
     streams: {

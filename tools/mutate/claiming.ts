@@ -97,7 +97,7 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "keeps claiming while Pods can't be read",
         guard: "bound",
-        find: 'if (isStepFailure(error)) failing.failed("read-pod", { error, name: claim.name });',
+        find: 'if (isStepFailure(error)) holds.failed("read-pod", { error, name: claim.name });',
         replace: "",
       },
       {
@@ -105,13 +105,6 @@ export const CLAIMING: readonly FileMutations[] = [
         guard: "bound",
         find: "if (fromMs === null) return 0;",
         replace: "if (fromMs !== 0) return 0;",
-        tests: [FAILING_STEPS],
-      },
-      {
-        name: "lets one item that can't be acknowledged take every try",
-        guard: "bound",
-        find: "return this.#context.clock.monotonic() < (this.#failed.get(workId)?.untilMs ?? 0);",
-        replace: "return false;",
         tests: [FAILING_STEPS],
       },
       {
@@ -475,7 +468,7 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "keeps polling while the API server refuses Secrets",
         guard: "bound",
-        find: 'if (!maybe) {\n          if (isStepFailure(error)) failing.failed("journal", { error, name: claim.name });',
+        find: 'if (!maybe) {\n          if (isStepFailure(error)) holds.failed("journal", { error, name: claim.name });',
         replace: "if (!maybe) {",
       },
     ],
@@ -587,14 +580,14 @@ export const CLAIMING: readonly FileMutations[] = [
         guard: "bound",
         find: "if (!this.#mayWake(pod, item.data.id)) return null;",
         replace: "",
-        tests: ["test/sessions/loops/sleeping-breaker.test.ts"],
+        tests: ["test/sessions/loops/sleeping-starts-failing.test.ts"],
       },
       {
         name: "gives up a Pod before one of the new template waits",
         guard: "guard",
         find: 'if (waking === "moves" && (workspaceOf(pod) !== null || pool.hasClaimable)) {',
         replace: 'if (waking === "moves") {',
-        tests: ["test/sessions/loops/sleeping-breaker.test.ts"],
+        tests: ["test/sessions/loops/sleeping-starts-failing.test.ts"],
       },
       {
         name: "forgets whose Secret holds a slot",
@@ -699,9 +692,9 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "keeps the place of a claim that failed before its start",
         guard: "bound",
-        find: "this.#options.breaker.released(claim.templateHash, claim.name);",
+        find: "this.#context.holds.starts.released(claim.templateHash, claim.name);",
         replace: "",
-        tests: ["test/sessions/loops/breaker.test.ts", RUNTIME],
+        tests: ["test/sessions/loops/starts-failing.test.ts", RUNTIME],
       },
     ],
   },

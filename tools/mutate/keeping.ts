@@ -949,11 +949,18 @@ export const KEEPING: readonly FileMutations[] = [
         find: "return failing.isFinal || (failing.times > 1 && nowMs >= failing.sinceMs + stepPatienceMs);",
         replace: "return failing.isFinal || failing.times + stepPatienceMs < 0;",
       },
+    ],
+  },
+  {
+    file: "src/protocol/holds.ts",
+    tests: ["test/protocol/holds.test.ts"],
+    mutations: [
       {
         name: "claims at full pace while a step keeps failing",
         guard: "bound",
         find: "pausedMs = Math.max(pausedMs, untilMs);",
         replace: "pausedMs = Math.min(pausedMs, untilMs);",
+        tests: ["test/sessions/loops/failing-steps.test.ts"],
       },
       {
         name: "claims while claimed sessions can't be started",
@@ -961,6 +968,25 @@ export const KEEPING: readonly FileMutations[] = [
         find: "if (failed.some(({ failedMs }) => nowMs < failedMs + timing.restartMs)) return true;",
         replace: "",
         tests: ["test/sessions/loops/refused-opening.test.ts"],
+      },
+      {
+        name: "lets one item that can't be acknowledged take every try",
+        guard: "bound",
+        find: "return this.#items.get(workId)?.untilMs ?? null;",
+        replace: "return this.#items.size < 0 ? 0 : null;",
+        tests: ["test/sessions/loops/failing-steps.test.ts"],
+      },
+      {
+        name: "wakes sessions while nothing can be acknowledged",
+        guard: "guard",
+        find: 'return nowMs < this.#pausedUntilMs ? "waits" : this.starts.wakes(hash, session, nowMs);',
+        replace: "return this.starts.wakes(hash, session, nowMs);",
+      },
+      {
+        name: "claims on while items have no secret",
+        guard: "bound",
+        find: "return Math.max(this.#missingPause.untilMs, startsMs);",
+        replace: "return startsMs;",
       },
     ],
   },

@@ -1,6 +1,6 @@
 import type { FileMutations } from "./mutation.ts";
 
-const BREAKER = "test/pods/breaker.test.ts";
+const STARTS = "test/pods/starts.test.ts";
 const CAPACITY = "test/pool/capacity.test.ts";
 const CAPACITY_PROPERTIES = "test/pool/capacity.properties.test.ts";
 const FREE_PODS = "test/pool/free-pods.test.ts";
@@ -280,7 +280,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
       {
         name: "claims a Pod although starts fail",
         guard: "guard",
-        find: " && this.#options.breaker.admits(hash, nowMs);",
+        find: " && this.#context.holds.starts.admits(hash, nowMs);",
         replace: " && nowMs + hash.length >= 0;",
       },
       {
@@ -404,8 +404,8 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/pods/breaker.ts",
-    tests: [BREAKER],
+    file: "src/pods/starts.ts",
+    tests: [STARTS],
     mutations: [
       {
         name: "never opens",
@@ -416,13 +416,13 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
       {
         name: "lets several probes through",
         guard: "bound",
-        find: "return this.#probe === null && nowMs >= this.#nextProbeAtMs;",
-        replace: "return nowMs >= this.#nextProbeAtMs;",
+        find: "return this.#probe === null && nowMs >= this.#probes.untilMs;",
+        replace: "return nowMs >= this.#probes.untilMs;",
       },
       {
         name: "lets a probe through before its time",
         guard: "bound",
-        find: "return this.#probe === null && nowMs >= this.#nextProbeAtMs;",
+        find: "return this.#probe === null && nowMs >= this.#probes.untilMs;",
         replace: "return this.#probe === null;",
       },
       {
@@ -440,8 +440,8 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
       {
         name: "tries a broken template once a minute",
         guard: "bound",
-        find: "this.#timing.probeFirstMs * 2 ** this.#probes",
-        replace: "this.#timing.probeFirstMs",
+        find: "maxMs: timing.probeMaxMs, spread: 0",
+        replace: "maxMs: timing.probeFirstMs, spread: 0",
       },
       {
         name: "counts a failed start from before a successful one",
@@ -816,20 +816,20 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
       {
         name: "polls although nothing may be claimed",
         guard: "guard",
-        find: "this.isAllowed && !failing.holdsClaims",
-        replace: "!this.#draining && !failing.holdsClaims",
+        find: "this.mayAsk && this.isAllowed && finds",
+        replace: "this.mayAsk && !this.#draining && finds",
       },
       {
         name: "polls without a free Pod",
         guard: "guard",
-        find: "!failing.holdsClaims && finds;",
-        replace: "!failing.holdsClaims;",
+        find: "this.mayAsk && this.isAllowed && finds;",
+        replace: "this.mayAsk && this.isAllowed;",
         tests: ["test/sessions/loops/offers.test.ts"],
       },
       {
         name: "sends requests with a rejected key",
         guard: "guard",
-        find: "return this.#permissions.mayAsk && !this.#options.health.keyRejected;",
+        find: "return this.#permissions.mayAsk && !this.#context.holds.health.keyRejected;",
         replace: "return this.#permissions.mayAsk;",
         tests: ["test/sessions/loops/offers.test.ts"],
       },

@@ -62,14 +62,14 @@ export const ROOMS: readonly FileMutations[] = [
       {
         name: "sometimes backs off by nothing",
         guard: "bound",
-        find: "return ceiling / 2 + (ceiling / 2) * this.#random();",
-        replace: "return ceiling * this.#random();",
+        find: "(1 - spread + spread * random())",
+        replace: "(spread * random())",
       },
       {
         name: "backs off without jitter",
         guard: "bound",
-        find: "return ceiling / 2 + (ceiling / 2) * this.#random();",
-        replace: "return ceiling;",
+        find: "(1 - spread + spread * random())",
+        replace: "(1 - spread + spread)",
       },
       {
         name: "backs off without a limit",
@@ -86,8 +86,8 @@ export const ROOMS: readonly FileMutations[] = [
       {
         name: "still backs off as long after a success",
         guard: "bound",
-        find: "this.#failures = 0;\n  }",
-        replace: "}",
+        find: "this.#failures = 0;\n    this.#untilMs = dueMs;",
+        replace: "this.#untilMs = dueMs;",
       },
     ],
   },

@@ -56,14 +56,14 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
         guard: "guard",
         find: "return Math.max(0, (this.#spared.get(claim) ?? 0) - this.#context.clock.monotonic());",
         replace: "return 0;",
-        tests: ["test/sessions/loops/sleeping-breaker.test.ts"],
+        tests: ["test/sessions/loops/sleeping-starts-failing.test.ts"],
       },
       {
         name: "leaves a Pod to a program although its template serves",
         guard: "guard",
-        find: " || !this.#options.breaker.isFailing(claim.templateHash)) return;",
+        find: " || !this.#context.holds.starts.isFailing(claim.templateHash)) return;",
         replace: ") return;",
-        tests: ["test/sessions/loops/sleeping-breaker.test.ts"],
+        tests: ["test/sessions/loops/sleeping-starts-failing.test.ts"],
       },
       {
         name: "keeps a Pod whose first program never served",

@@ -18,7 +18,7 @@ const CREATIONS: ReadonlySet<string> = new Set<NonNullable<CapacityProblem>["is"
 /**
  * When Pods may be created again after a creation or preparation failed, and the problem to report until one succeeds.
  */
-export class CreationBackoff {
+export class Creations {
   readonly #clock: Clock;
   readonly #backoff: Backoff;
   #hash = "";

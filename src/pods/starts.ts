@@ -1,3 +1,4 @@
+import { Backoff } from "../core/backoff.ts";
 import type { Timing } from "../core/timing.ts";
 
 /** After this many failed starts in a row of one template, no Pod of that template is claimed. */
@@ -45,10 +46,10 @@ export interface EarlierStarts {
 }
 
 /**
- * Keeps a broken image or template from using up the queue (invariant 10). The breaker counts start failures in a row
- * for each template hash. While it is open, it lets one probe claim through after 1, 2, 4 ... 30 min. A new hash starts
- * closed. Until one of its containers has served, at most `FAILURES_TO_OPEN` of its claims are under way: more would
- * all fail before the first failure is known.
+ * Keeps a broken image or template from using up the queue (invariant 10). It counts start failures in a row for each
+ * template hash. After `FAILURES_TO_OPEN`, starts are failing: one probe claim is admitted after 1, 2, 4 ... 30 min. A
+ * new hash starts without failures. Until one of its containers has served, at most `FAILURES_TO_OPEN` of its claims are
+ * under way: more would all fail before the first failure is known.
  *
  * Failures are in a row by when their containers were started, not by when the outcome became known. The content behind
  * a tag or a ConfigMap may change, so a container that serves proves nothing about containers that started later.
@@ -59,13 +60,14 @@ export interface EarlierStarts {
  * and is claimed at once.
  *
  * **Sessions that wake** in their own Pod ask like new ones. One that serves shows that others can wake, but nothing about
- * new Pods: its image was pulled earlier.
+ * new Pods: its image was pulled earlier. An image that can't be pulled holds none of them: Pods only sleep after they
+ * waited in a shell or program, so the pull fails before a claim, and counts for the creation of Pods.
  *
  * **Pods of an earlier template.** Its parked Pods are claimed only if it was known to serve when it was replaced. Its
  * sleeping sessions wake in their Pods, unless their template is held. Then they move to Pods of the current template:
  * until that one has served, one a minute, because a move may cost a session its files.
  */
-export class Breaker {
+export class Starts {
   /** By hash: the current template, and every template that still has Pods. */
   readonly #templates = new Map<string, TemplateStarts>();
   #hash = "";
@@ -80,7 +82,7 @@ export class Breaker {
   /**
    * Called with the hash that new Pods are made from. A template that has no Pods is forgotten.
    * @param existing returns the hashes of all Pods; called only if the template changed
-   * @returns the hashes that are new to the breaker, for `resume`
+   * @returns the hashes that are new, for `resume`
    */
   watch(hash: string, nowMs: number, existing: () => Iterable<string> = () => []): string[] {
     if (hash === this.#hash) return [];
@@ -108,7 +110,7 @@ export class Breaker {
     return this.#current.hasServed;
   }
 
-  /** Whether claims are held back: the breaker is open, or no container started since the first watch has served. */
+  /** Whether claims are held back: starts are failing, or no container started since the first watch has served. */
   get holdsBack(): boolean {
     return this.#current.holdsBack;
   }
@@ -201,11 +203,6 @@ export class Breaker {
     return heldBack;
   }
 
-  /** The fault may be fixed: the next probe is due immediately, and the pauses start short again. */
-  probeNow(nowMs: number): void {
-    this.#current.probeNow(nowMs);
-  }
-
   /** An opened Pod ended before it served. */
   failed(start: Start, message: string, nowMs: number, isRefused = false): void {
     this.#templates.get(start.hash)?.failed(start, { message, isRefused }, nowMs);
@@ -216,15 +213,14 @@ export class Breaker {
 class TemplateStarts {
   /** All failed starts in a row. */
   #failures = 0;
-  /** Those that count, oldest first: a few of each session, and as many as open the breaker in all. */
+  /** Those that count, oldest first: a few of each session, and at most `FAILURES_TO_OPEN` in all. */
   #row: readonly Failure[] = [];
   /** When the latest start that served was opened: of a new session, and of one that woke. */
   #servedMs = Number.NEGATIVE_INFINITY;
   #wokeMs = Number.NEGATIVE_INFINITY;
   /** The last of them. */
   #last = NO_FAILURE;
-  #probes = 0;
-  #nextProbeAtMs = 0;
+  readonly #probes: Backoff;
   /** The name of the claim that is the probe: only its own outcome decides on the next probe. */
   #probe: string | null = null;
   #served = false;
@@ -241,6 +237,7 @@ class TemplateStarts {
 
   constructor(timing: Pick<Timing, "probeFirstMs" | "probeMaxMs">, watchedMs: number) {
     this.#timing = timing;
+    this.#probes = new Backoff({ baseMs: timing.probeFirstMs, maxMs: timing.probeMaxMs, spread: 0 });
     this.#watchedMs = watchedMs;
   }
 
@@ -256,7 +253,7 @@ class TemplateStarts {
     const failure = { ...ANY_NEW, openedMs: row.openedMs };
     this.#row = Array.from({ length: Math.min(row.failures, FAILURES_TO_OPEN) }, () => failure);
     this.#last = { message: row.message, isRefused: false };
-    if (this.isOpen) this.#putProbeOff(nowMs);
+    if (this.isOpen) this.#probes.postpone(nowMs);
   }
 
   /** Whether new sessions are held, or one of them. */
@@ -302,7 +299,7 @@ class TemplateStarts {
   }
 
   get nextProbeAtMs(): number {
-    return this.#nextProbeAtMs;
+    return this.#probes.untilMs;
   }
 
   /** Whether this start may only be a probe. */
@@ -313,7 +310,7 @@ class TemplateStarts {
   /** @param starter null: any new session */
   admits(starter: Starter | null, nowMs: number): boolean {
     const { session, wakes } = starter ?? { session: null, wakes: false };
-    if (this.isHeld({ session: session ?? "", wakes })) return this.#probe === null && nowMs >= this.#nextProbeAtMs;
+    if (this.isHeld({ session: session ?? "", wakes })) return this.#probe === null && nowMs >= this.#probes.untilMs;
     return this.#isProvenFor(wakes) || this.#rowFor(wakes).length + this.#unproven.size < FAILURES_TO_OPEN;
   }
 
@@ -366,7 +363,7 @@ class TemplateStarts {
 
   failed(start: Start, last: typeof NO_FAILURE, nowMs: number): void {
     const { claim, openedMs, session, wakes } = start;
-    // Other sessions may be starting when one opens the breaker. They are no probes, so they don't postpone the next
+    // Other sessions may be starting when the third failure is known. They are no probes, so they don't postpone the next
     // one.
     this.#unproven.delete(claim);
     const isProbe = this.#probe === claim;
@@ -374,18 +371,13 @@ class TemplateStarts {
     const counts = isProbe || !this.isHeld(start);
     this.#failures += 1;
     const others = this.#row.filter((failure) => failure.session !== session);
-    const own = [...this.#row.filter((failure) => failure.session === session), { session, wakes, openedMs }];
+    const own = [...this.#row.filter((failure) => failure.session === session), start];
     this.#row = [...others, ...own.sort(byOpening).slice(-MOST_OF_ONE_SESSION)]
       .sort(byOpening)
       .slice(-FAILURES_TO_OPEN);
     this.#last = last;
     if (isProbe) this.#probe = null;
-    if (this.isOpen && counts) this.#putProbeOff(nowMs);
-  }
-
-  probeNow(nowMs: number): void {
-    this.#nextProbeAtMs = nowMs;
-    this.#probes = 0;
+    if (this.isOpen && counts) this.#probes.postpone(nowMs);
   }
 
   /** The failures that count for new sessions, or for those that wake. */
@@ -403,19 +395,13 @@ class TemplateStarts {
     return this.#proven || (wakes && this.#wokeMs >= this.#watchedMs);
   }
 
-  #putProbeOff(nowMs: number): void {
-    this.#nextProbeAtMs = nowMs + Math.min(this.#timing.probeMaxMs, this.#timing.probeFirstMs * 2 ** this.#probes);
-    this.#probes += 1;
-  }
-
   /** Ends the row of failures, except for these. */
   #keep(row: readonly Failure[]): void {
     if (row.length > 0 && row.length === this.#row.length) return;
     if (row.length === 0) this.#last = NO_FAILURE;
     this.#failures = row.length;
     this.#row = row;
-    this.#probes = 0;
-    this.#nextProbeAtMs = 0;
+    this.#probes.reset();
     this.#probe = null;
   }
 }

@@ -1,17 +1,17 @@
 import { beforeEach, describe, expect, test } from "vitest";
-import { CreationBackoff } from "../../src/pool/creation-backoff.ts";
+import { Creations } from "../../src/protocol/creations.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 const BASE = 5_000;
 const SECOND = 1_000;
 
 let clock: VirtualClock;
-let backoff: CreationBackoff;
+let backoff: Creations;
 
 beforeEach(() => {
   clock = new VirtualClock();
   const timing = { prepareBackoffBaseMs: BASE, prepareBackoffMaxMs: 300_000 };
-  backoff = new CreationBackoff({ clock, timing, random: () => 1 });
+  backoff = new Creations({ clock, timing, random: () => 1 });
   backoff.useTemplate("a1");
 });
 
