@@ -11,12 +11,6 @@ const JUDGED = ["poll", "stats", "list", "ack", "heartbeat", "stop"] as const;
 export type JudgedCall = (typeof JUDGED)[number];
 
 /**
- * Sends a request to the Work API and judges its outcome. Returns what the request returns and throws what it throws.
- * @param workId the item that the request is about
- */
-export type Judged = <T>(call: JudgedCall, workId: string | undefined, request: () => Promise<T>) => Promise<T>;
-
-/**
  * Calls about one item. A 403 may concern that item alone, so the key is blamed only after a second item gets one too.
  */
 const OF_ITEMS: ReadonlySet<Reported> = new Set(["ack", "heartbeat", "stop"]);
@@ -167,7 +161,11 @@ export class ApiHealth {
     };
   }
 
-  /** Sends a request for a claim and judges it. A refusal that concerns one item still shows that the API answers. */
+  /**
+   * Sends a request for a claim and judges it. Returns what it returns and throws what it throws. A refusal that concerns
+   * one item still shows that the API answers.
+   * @param workId the item that the request is about
+   */
   async judge<T>(call: JudgedCall, workId: string | undefined, request: () => Promise<T>): Promise<T> {
     const attempt = this.attempt(call, workId);
     try {

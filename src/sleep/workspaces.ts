@@ -60,8 +60,6 @@ export class Workspaces {
   #listSoonMs = Number.POSITIVE_INFINITY;
   /** Between failed passes, even if something changes: Pods of a busy Environment change many times a second. */
   readonly #backoff: Backoff;
-  /** No pass before this (monotonic): the last one failed. */
-  #pausedUntilMs = Number.NEGATIVE_INFINITY;
   #reported = "";
   /** Whether sessions wait for their first volume, since it is not known which sessions have one. */
   #isHeldUp = false;
@@ -113,7 +111,7 @@ export class Workspaces {
     const { clock, kube, timing, environment } = this.#context;
     const workspace = environment().spec.sessions?.workspace;
     if (!workspace || !this.#isWanted) return;
-    const heldMs = this.#pausedUntilMs - clock.monotonic();
+    const heldMs = this.#backoff.untilMs - clock.monotonic();
     if (heldMs > 0) return this.#passes.wakeAfter(heldMs);
     // A failing list must not delay this.
     await this.#volumes.settle();
@@ -266,9 +264,9 @@ export class Workspaces {
 
   #failed(error: unknown): void {
     const asked = error instanceof KubeApiError ? (error.retryAfterMs ?? 0) : 0;
-    const delayMs = Math.max(this.#backoff.next(), asked);
-    this.#pausedUntilMs = this.#context.clock.monotonic() + delayMs;
-    this.#passes.wakeAfter(delayMs);
+    const nowMs = this.#context.clock.monotonic();
+    this.#backoff.postpone(nowMs, { leastMs: asked });
+    this.#passes.wakeAfter(this.#backoff.untilMs - nowMs);
     // An operator that lost leadership reports nothing.
     if (error instanceof LeadershipLostError) return;
     if (!this.#volumes.isSettled) {
