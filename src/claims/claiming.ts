@@ -17,7 +17,6 @@ import { noteHandedOver } from "../protocol/claim-record.ts";
 import { type ClaimTable, newClaim } from "../protocol/claim-table.ts";
 import type { ClaimContext } from "../protocol/context.ts";
 import { isStepFailure } from "../protocol/failing-steps.ts";
-import { UNFIT_MAX_MS } from "../protocol/holds.ts";
 import type { Journal, SlotUse } from "../protocol/journal.ts";
 import type { Answer } from "../work/client.ts";
 import { DATA_TYPE_SESSION, type WorkItem } from "../work/types.ts";
@@ -175,7 +174,7 @@ export class Claiming {
         continue;
       }
       if (!pod) {
-        this.#foundNoPod(item, UNFIT_MAX_MS);
+        this.#foundNoPod(item);
         this.#context.logger.info(
           { workId: item.id },
           "no waiting Pod is left for this item, so the queue offers it again",
@@ -244,10 +243,10 @@ export class Claiming {
   }
 
   /** Only sleeping Pods keep the polls going now, and each offer keeps its item from other clients for a while. */
-  #foundNoPod({ id }: WorkItem, maxMs: number): void {
+  #foundNoPod({ id }: WorkItem, mostMs = Number.POSITIVE_INFINITY): void {
     this.#search.passed(id);
     this.#unfitMs = this.#context.clock.monotonic();
-    this.#context.holds.unfit.postpone(this.#unfitMs, { mostMs: maxMs });
+    this.#context.holds.unfit.postpone(this.#unfitMs, { mostMs });
   }
 
   /** Whether a waiting shell or program can't be given the item: its line would be too long. */

@@ -13,7 +13,7 @@ import { ACK_BACKOFF, afterFailure, type Failure, isReported, OVERDUE_MS } from 
 import type { FailingByStep, FailingStep, StepName } from "./tracked-steps.ts";
 
 /** The longest pause after items that found no Pod. Polls go on sooner if a sleeping session's item is among the next. */
-export const UNFIT_MAX_MS = 4_000;
+const UNFIT_MAX_MS = 4_000;
 
 /** Whether a recent claim may still start. A claim that can't be settled must not block others forever. */
 function mayStillStart(
@@ -106,8 +106,8 @@ export class Holds {
   }
 
   #failed(of: FailingByStep, step: StepName, failure: Failure): FailingStep {
-    const { clock, timing } = this.#context;
-    const nowMs = clock.monotonic();
+    const { timing } = this.#context;
+    const nowMs = this.#nowMs;
     const before = of === this.#shared ? this.#fresh(step) : of.get(step);
     const after = afterFailure(before, step, failure, nowMs, this.#context);
     of.set(step, after);
@@ -131,17 +131,17 @@ export class Holds {
 
   /** The shared record of a step, unless it is outdated. */
   #fresh(step: StepName): FailingStep | undefined {
-    const { clock, timing } = this.#context;
+    const { timing } = this.#context;
     const found = this.#shared.get(step);
-    return found && clock.monotonic() <= found.untilMs + timing.restartMs + OVERDUE_MS ? found : undefined;
+    return found && this.#nowMs <= found.untilMs + timing.restartMs + OVERDUE_MS ? found : undefined;
   }
 
   #delete(of: FailingByStep | null, step: StepName): void {
     const before = of?.get(step);
     if (!of || !before) return;
     of.delete(step);
-    const { clock, timing } = this.#context;
-    if (isReported(before, clock.monotonic(), timing, timing.restartMs + OVERDUE_MS)) this.#changed();
+    const { timing } = this.#context;
+    if (isReported(before, this.#nowMs, timing, timing.restartMs + OVERDUE_MS)) this.#changed();
   }
 
   /** No work is waiting: without claims, no success would ever clear these records. */
@@ -182,7 +182,7 @@ export class Holds {
 
   /** For how many items free Pods may be prepared: while only probes are claimed, for one. */
   get mostDemand(): number {
-    return this.starts.isOpen || this.#missingInARow >= FAILURES_TO_OPEN ? 1 : Number.POSITIVE_INFINITY;
+    return this.starts.isOpen || this.#isMissingOften ? 1 : Number.POSITIVE_INFINITY;
   }
 
   /** When (monotonic) the next hold ends without an event; infinity: none does. */
@@ -226,10 +226,15 @@ export class Holds {
   credential(isMissing: boolean, workId: string): void {
     this.#missingInARow = isMissing ? this.#missingInARow + 1 : 0;
     if (this.#missingInARow === 0) this.#missingPause.reset();
-    else if (this.#missingInARow >= FAILURES_TO_OPEN) this.#missingPause.postpone(this.#nowMs);
+    else if (this.#isMissingOften) this.#missingPause.postpone(this.#nowMs);
     // Name the first item: naming the last one would change the condition with every item.
     this.#missing = isMissing ? (this.#missing ?? workId) : null;
     this.#onChange();
+  }
+
+  /** Whether claims pause because too many items in a row came without a secret. */
+  get #isMissingOften(): boolean {
+    return this.#missingInARow >= FAILURES_TO_OPEN;
   }
 
   /** Called with `spec.sessions.credential`. If it changed, items without a secret are counted again. */
@@ -275,7 +280,7 @@ export class Holds {
     if (this.#missing === undefined) return { reason: "CredentialUnchecked", message: "no work item has come yet" };
     if (this.#missing === null)
       return { reason: "CredentialsPresent", message: "work items come with their own secret" };
-    if (this.#missingInARow >= FAILURES_TO_OPEN) {
+    if (this.#isMissingOften) {
       return {
         reason: "CredentialMissing",
         message: `spec.sessions.credential: the last ${this.#missingInARow} work items came without their own secret and were stopped; claiming is paused, and Berth tries the next item after ${this.#timeOf("items", this.#missingPause.untilMs)}; set EnvironmentKey (every Pod then gets a key to the whole environment), or use an environment that issues secrets`,
@@ -343,8 +348,8 @@ export class Holds {
   }
 
   #reported(): Map<StepName, FailingStep[]> {
-    const { clock, timing } = this.#context;
-    const nowMs = clock.monotonic();
+    const { timing } = this.#context;
+    const nowMs = this.#nowMs;
     const shown = new Map<StepName, FailingStep[]>();
     const add = (of: FailingByStep, overdueMs: number) => {
       for (const [step, failing] of of) {
@@ -373,7 +378,7 @@ export class Holds {
 
   #wakeAt(atMs: number): void {
     const { clock } = this.#context;
-    const waitMs = atMs - clock.monotonic();
+    const waitMs = atMs - this.#nowMs;
     if (this.#ended || waitMs < 0 || (this.#timer && this.#timerMs <= atMs)) return;
     this.#timer?.cancel();
     this.#timerMs = atMs;
@@ -386,8 +391,8 @@ export class Holds {
 
   /** Wakes for the next change of the report: a failure has lasted long enough, or a reported one is outdated. */
   #wakeForNext(): void {
-    const { clock, timing } = this.#context;
-    const nowMs = clock.monotonic();
+    const { timing } = this.#context;
+    const nowMs = this.#nowMs;
     const times = ({ sinceMs, untilMs }: FailingStep, overdueMs: number) => [
       sinceMs + timing.stepPatienceMs,
       untilMs + overdueMs + 1,
