@@ -34,7 +34,10 @@ import { notYet } from "./item-observer.ts";
 /** Exit code and times of an end that was not observed. */
 export const NOT_SEEN = { exitCode: null, startedAtMs: null, finishedAtMs: null } as const;
 
-/** Records the progress of a session in its claim, in metrics, in Events and in the holds of its Environment. It decides nothing. */
+/**
+ * Records the progress of a session in its claim, in metrics, in Events and in the holds of its Environment. It decides
+ * nothing.
+ */
 export class SessionRecorder {
   readonly #context: SessionContext;
   readonly #sleeps: SleepReport;
