@@ -200,10 +200,10 @@ export function isOver(moment: Moment, pod: number): boolean {
   return body === BODY.ended || body === BODY.gone || moment.byte(at + POD.object) === OBJECT.none;
 }
 
-/** Whether a Secret records a claim that is not opened, or whose container has not ended. */
+/** Whether a Secret records a claim whose container has not ended. One that never opened its Pod can't start without it. */
 export function isClaimRunning(moment: Moment, pod: number): boolean {
   const at = moment.layout.pod(pod);
-  return moment.byte(at + POD.record) > 0 && !(moment.byte(at + POD.key) && isOver(moment, pod));
+  return moment.byte(at + POD.record) > 0 && !isOver(moment, pod);
 }
 
 export function* podsOf(moment: Moment, operator: number): Generator<number> {
