@@ -13,12 +13,13 @@ test("fixes half of each delay and randomizes the other half", () => {
   expect(new Backoff(POLICY, () => 0.5).next()).toBe(75);
 });
 
-test("starts from the base again after a success", () => {
+test("ends the pause at a success, and starts from the base again", () => {
   const backoff = new Backoff(POLICY, () => 1);
   backoff.next();
-  backoff.next();
-  expect(backoff.failures).toBe(2);
+  backoff.postpone(10);
+  expect([backoff.failures, backoff.untilMs]).toEqual([2, 210]);
   backoff.reset();
+  expect([backoff.failures, backoff.untilMs]).toEqual([0, Number.NEGATIVE_INFINITY]);
   expect(backoff.next()).toBe(100);
 });
 
