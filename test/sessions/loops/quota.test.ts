@@ -125,4 +125,37 @@ describe("room in a quota that sleeping Pods use up", () => {
     expect(world.podsOf("sleeping").filter(({ metadata }) => slept.has(metadata.name))).toHaveLength(3);
     holdsTrue(world);
   });
+
+  test("is made for one probe at a time while starts fail, however many new sessions wait", async () => {
+    const workspace = { type: "Pod", sleepSeconds: 3_600 };
+    const sessions = { workspace, template: TEMPLATE, retainFailedSeconds: 0, retainFinishedSeconds: 0 };
+    const { world } = withQuota({ pods: 6, sessions });
+    for (let n = 0; n < 6; n += 1) world.enqueue();
+    await world.until("all sessions sleep", () => world.podsOf("sleeping").length === 6, 5 * MINUTE);
+    world.fate = () => ({ startError: false, program: "crashes", servesMs: 500 });
+    for (let n = 0; n < 3; n += 1) world.enqueue();
+    const starting = () => world.conditionOf("SessionsStarting")?.reason;
+    await world.until("starts are failing", () => starting() === "StartsFailing", 5 * MINUTE);
+    const before = world.podsOf("sleeping").length;
+    for (let n = 0; n < 20; n += 1) world.enqueue();
+    await world.pass(20 * MINUTE);
+    expect(starting()).toBe("StartsFailing");
+    expect(world.podsOf("sleeping").length).toBeGreaterThanOrEqual(before - 1);
+    holdsTrue(world);
+  });
+});
+
+test("warm Pods serve new sessions while no further Pod can be created", async () => {
+  const { world, quota } = withQuota({ pods: 2, sessions: { warm: 2 } });
+  await world.until("two Pods are parked", () => world.parked.length === 2);
+  world.fate = () => ({ startError: false, program: "stock", servesMs: 10 * MINUTE });
+  quota.others = 9;
+  const first = world.enqueue();
+  await world.until("the first session runs", () => world.item(first).state === "active");
+  await world.until("the pauses between creations are long", () => quota.refused > 4, 5 * MINUTE);
+  await world.pass(SERVES_MS);
+  const second = world.enqueue();
+  await world.until("the other one runs too", () => world.item(second).state === "active", 2_000);
+  expect(world.conditionOf("CapacityAvailable")?.reason).toBe("QuotaExceeded");
+  holdsTrue(world);
 });

@@ -91,6 +91,25 @@ describe("a template that served before and can't start any more", () => {
   });
 });
 
+test("a pause neither ends the hold of failing starts nor lets a probe run", async () => {
+  const { world } = await withOldSessions([600 * MINUTE]);
+  const ids = enqueue(world, QUEUED);
+  await world.until("starts are failing", () => starting(world) === "StartsFailing");
+  await world.pass(MINUTE / 2);
+  const before = eaten(world, ids);
+  world.patchEnvironment({ spec: { paused: true } });
+  await world.pass(10 * MINUTE);
+  expect([eaten(world, ids), starting(world), world.conditionOf("Ready")?.reason]).toEqual([
+    before,
+    "StartsFailing",
+    "Paused",
+  ]);
+  world.patchEnvironment({ spec: { paused: false } });
+  await world.pass(MINUTE);
+  expect([eaten(world, ids), starting(world)]).toEqual([before + 1, "StartsFailing"]);
+  holdsTrue(world);
+});
+
 describe("a new process", () => {
   test.each([0, 600])(
     "does not count failures as consecutive when sessions served in between, with retainFinishedSeconds: %i",
