@@ -96,7 +96,6 @@ export async function touchPod(context: ClaimContext, claim: Claim, pod: Pod): P
     });
   if (isTurn) await touchTurn(context, claim, pod, send);
   else await send();
-  context.metrics.touches.inc({ ...context.labels, touch: claim.record.touches === 0 ? "first" : "again" });
   noteTouched(claim, context.clock.monotonic(), true);
 }
 

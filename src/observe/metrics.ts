@@ -46,10 +46,6 @@ export function createMetrics(registry: Registry = new Registry()) {
     claims: counter("berth_claims_total", "Polled work items, by the result of the claim.", [...ENVIRONMENT, "result"]),
     journals: counter("berth_journals_total", "Claim Secrets written, by result.", [...ENVIRONMENT, "result"]),
     acks: counter("berth_acks_total", "Acknowledgements, by result.", [...ENVIRONMENT, "result"]),
-    touches: counter("berth_touches_total", "Patches that assign a Pod to its session, by attempt.", [
-      ...ENVIRONMENT,
-      "touch",
-    ]),
     deliveries: counter("berth_deliveries_total", "Lines written to waiting Pods, by connection and result.", [
       ...ENVIRONMENT,
       "connection",
@@ -58,7 +54,6 @@ export function createMetrics(registry: Registry = new Registry()) {
     attachStreams: gauge("berth_attach_streams", "Connections kept open to free and sleeping Pods.", ENVIRONMENT),
     sessionsStarted: counter("berth_sessions_started_total", "Sessions whose program has started.", ENVIRONMENT),
     sessionsEnded: counter("berth_sessions_ended_total", "Sessions ended, by reason.", [...ENVIRONMENT, "reason"]),
-    settles: counter("berth_settles_total", "Work items settled after their Pod, by how.", [...ENVIRONMENT, "result"]),
     leasesLost: counter("berth_leases_lost_total", "Leases that another client holds.", ENVIRONMENT),
     leasesHeld: gauge("berth_leases_held", "Leases that the operator keeps with heartbeats.", ENVIRONMENT),
     heartbeats: counter("berth_heartbeats_total", "Heartbeats of leases that the operator holds, by result.", [

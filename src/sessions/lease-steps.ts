@@ -51,7 +51,6 @@ export class LeaseSteps {
     noteLease(claim, null);
     replaceItem(claim, null);
     remember(claim, { is: "fenced", beatSentMs: newestSentMs(lease), ttlMs: lease.ttlMs });
-    this.#context.metrics.settles.inc({ ...this.#context.labels, result: "released" });
     await shortenLease(this.#context, claim, lease);
   }
 
@@ -74,7 +73,6 @@ export class LeaseSteps {
       throw error;
     }
     noteFenced(claim, held, before);
-    this.#context.metrics.settles.inc({ ...this.#context.labels, result: held ? "fenced" : "fence-refused" });
     // The last view of the item is older than our heartbeat.
     replaceItem(claim, null);
     if (!held || !silent) return;
@@ -104,7 +102,6 @@ export class LeaseSteps {
       this.#keeper.resume(claim, !(error instanceof WorkApiError && error.maybeApplied));
       throw error;
     }
-    this.#context.metrics.settles.inc({ ...this.#context.labels, result: force ? "stopped" : "asked-to-stop" });
     if (force) return this.#stopped(claim);
     const nowMs = clock.monotonic();
     noteAskedToStop(claim, nowMs);

@@ -177,7 +177,6 @@ export class SessionRecorder {
   /** The claim has ended: reports its outcome in metrics and an Event, unless that is null. */
   settled(claim: Claim, because: string, outcome: Outcome | null): void {
     const context = this.#context;
-    context.metrics.settles.inc({ ...context.labels, result: "settled" });
     const { workId, sessionId, use, podUid: uid } = claim.record.journal;
     const ids = { workId, sessionId, pod: claim.name, because };
     context.logger.info({ ...ids, ...outcome }, outcome ? "session ended" : "a claim ended without a session");

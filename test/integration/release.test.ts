@@ -84,7 +84,6 @@ describe.concurrent("onPodFailure: Release", () => {
     expect(events.filter((event) => event === AGAIN)).toHaveLength(1);
     expect(item.acks).toHaveLength(2);
     expect(item.stoppedBy?.as).toBe("environment-key");
-    expect(await metricValue(operator.metrics.settles, { result: "released" })).toBe(1);
     expect(await metricValue(operator.metrics.leasesLost, {})).toBe(0);
   });
 

@@ -170,8 +170,6 @@ test("a dashboard or an alert uses every metric that can report a problem", () =
 const NOT_SHOWN = [
   "berth_queue_pending",
   "berth_queue_workers_polling",
-  "berth_touches_total",
-  "berth_settles_total",
   "berth_workers_scaled_total",
   "berth_worker_probes_total",
   "berth_workspaces_created_total",
