@@ -110,6 +110,8 @@ export default defineConfig({
       {
         test: {
           name: "faults",
+          // The message of a broken promise shows the whole history of its items.
+          chaiConfig: { truncateThreshold: 0 },
           include: ["test/faults/*/**/*.test.ts"],
           exclude: ["test/faults/support/**"],
           globalSetup: ["test/support/cluster-setup.ts"],
