@@ -194,13 +194,16 @@ export function acknowledge(moment: Moment, next: State, item: number, operator:
 }
 
 /** Whether the container has ended, or its Pod is gone. */
-export function isOver(moment: Moment, pod: number): boolean {
+function isOver(moment: Moment, pod: number): boolean {
   const at = moment.layout.pod(pod);
   const body = moment.byte(at + POD.body);
   return body === BODY.ended || body === BODY.gone || moment.byte(at + POD.object) === OBJECT.none;
 }
 
-/** Whether a Secret records a claim whose container has not ended. One that never opened its Pod can't start without it. */
+/**
+ * Whether a Secret records a claim whose container has not ended. In a container that has ended, a claim that was never
+ * opened can't start any more.
+ */
 export function isClaimRunning(moment: Moment, pod: number): boolean {
   const at = moment.layout.pod(pod);
   return moment.byte(at + POD.record) > 0 && !isOver(moment, pod);

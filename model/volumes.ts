@@ -1,4 +1,4 @@
-import { crash, isOver, podsOf } from "./effects.ts";
+import { crash, isClaimRunning, podsOf } from "./effects.ts";
 import type { Moment } from "./moment.ts";
 import type { Slot } from "./slot.ts";
 import { ITEM, KNOWN, MARK, MEMORY, OBJECT, POD, STATE, type State, VOLUME, WITH } from "./state.ts";
@@ -17,7 +17,7 @@ function isInUse(volume: Volume): boolean {
   if (volume.isMounted) return true;
   return [...podsOf(moment, operator)].some((pod) => {
     const record = moment.byte(layout.pod(pod) + POD.record);
-    return record > 0 && !isOver(moment, pod) && layout.sessionOf(record - 1) === session;
+    return isClaimRunning(moment, pod) && layout.sessionOf(record - 1) === session;
   });
 }
 
