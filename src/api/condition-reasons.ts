@@ -61,6 +61,20 @@ export const REASONS = {
     fix: "Wait: after prepareTimeoutSeconds at most, CapacityAvailable says why no Pod becomes ready.",
     event: "Normal",
   },
+  EnvironmentIdShared: {
+    type: "Ready",
+    status: "False",
+    stalls: true,
+    description: "Berth serves an older Environment with the same environmentId, and this one gets no sessions.",
+    fix: "Delete one of the two, or create this one again with its own environmentId.",
+  },
+  AwaitingSessions: {
+    type: "Ready",
+    status: "False",
+    description: "Another Environment served this environmentId before, and its last sessions still run.",
+    fix: "Wait until they have ended.",
+    event: "Normal",
+  },
   InvalidSpec: {
     type: "Ready",
     status: "False",
@@ -353,19 +367,6 @@ export const REASONS = {
     type: "CredentialMissing",
     status: "False",
     description: "Work items come with their own secret, or need none.",
-    fix: NOTHING,
-  },
-  // EnvironmentIdShared
-  EnvironmentIdShared: {
-    type: "EnvironmentIdShared",
-    status: "True",
-    description: "Another Environment of this operator has the same environmentId: both claim from one queue.",
-    fix: "Keep one of them and delete the others, or create each with its own environmentId.",
-  },
-  EnvironmentIdUnique: {
-    type: "EnvironmentIdShared",
-    status: "False",
-    description: "No other Environment of this operator has this environmentId.",
     fix: NOTHING,
   },
   // PollersExpected

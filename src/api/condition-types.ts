@@ -30,10 +30,6 @@ export const CONDITIONS = {
   SessionsStarting: { good: "True", description: "Whether containers of the current template start their sessions." },
   ScalingActive: { good: "True", description: "Whether the number of workers follows the demand (workers mode)." },
   CredentialMissing: { good: "False", description: "Whether work items came without the secret that their Pod needs." },
-  EnvironmentIdShared: {
-    good: "False",
-    description: "Whether another Environment of this operator has the same environmentId.",
-  },
   PollersExpected: {
     good: "True",
     description: "Whether only expected clients poll the queue, and ready workers do.",

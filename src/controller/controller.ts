@@ -1,4 +1,4 @@
-import { type Environment, queueOf } from "../api/environment.ts";
+import { queueOf } from "../api/environment.ts";
 import { ANNOTATION_SESSION_ID, LABEL_ENVIRONMENT, LABEL_MANAGED_BY, LABEL_PHASE, LABEL_ROLE } from "../api/names.ts";
 import { StreamBudgets } from "../attach/pod-streams.ts";
 import { aborted, sleep } from "../core/clock.ts";
@@ -11,9 +11,7 @@ import { nodeOutlook } from "../pods/node-health.ts";
 import { isOthers } from "../pods/own-pods.ts";
 import type { PodCache } from "../pods/pod-state.ts";
 import { isAsleep } from "../pods/turns.ts";
-import { SharedSessions } from "../queue/shared-sessions.ts";
 import { CACHE_PATIENCE_MS, CacheLag } from "../reconcile/cache-lag.ts";
-import type { SharingEnvironment } from "../reconcile/environment-conditions.ts";
 import { ENVIRONMENTS } from "../reconcile/finalizer.ts";
 import { policyName } from "../reconcile/network-policy.ts";
 import type { ReconcilerOptions } from "../reconcile/reconciler-options.ts";
@@ -56,8 +54,7 @@ export interface ControllerOptions
     | "nodeOutlook"
     | "workers"
     | "lag"
-    | "sharers"
-    | "sharedSessions"
+    | "ofQueue"
     | "streamBudgets"
     | "again"
     | "guard"
@@ -115,7 +112,6 @@ export class Controller {
   readonly #workers: WorkerCaches;
   readonly #nodes: NodeWatch;
   readonly #queue: WorkQueue;
-  readonly #sharedSessions: SharedSessions;
   readonly #streamBudgets = new StreamBudgets();
   readonly #shards: number;
   /** By shard, those that this process holds. */
@@ -127,7 +123,6 @@ export class Controller {
     this.#shards = options.shards ?? 1;
     const { clock, random, logger, metrics } = options;
     this.#queue = new WorkQueue({ name: "environments", clock, random, logger, metrics });
-    this.#sharedSessions = new SharedSessions({ clock, served: (queue) => this.#served(queue) });
     this.#caches = this.#perNamespace((namespace) => ({
       namespace,
       environments: environmentInformer(options, namespace),
@@ -176,7 +171,9 @@ export class Controller {
       watches.push(informer.run(signal));
     }
     const nodes = this.#nodes.run(signal);
-    const workers = this.#workers.run(signal, (key, name) => this.#termOf(key)?.podChanged(key, name));
+    const workers = this.#workers.run(signal, (key, name) => {
+      for (const term of this.#termsOf(key)) term.podChanged(key, name);
+    });
     void this.#lag.run(signal, ({ environments }) => {
       for (const key of environments.list().map(keyOf)) this.#add(key);
     });
@@ -200,9 +197,12 @@ export class Controller {
    */
   async serve(shard: number, term: Term): Promise<void> {
     this.#workers.renew();
-    this.#sharedSessions.termBegins();
     const sinceMs = this.#options.clock.monotonic();
-    const served = { term: new ShardTerm(this.#reconcilerOptions(term.guard)), fresh: new Set<Caches>(), sinceMs };
+    const served = {
+      term: new ShardTerm(this.#reconcilerOptions(shard, term.guard)),
+      fresh: new Set<Caches>(),
+      sinceMs,
+    };
     this.#terms.set(shard, served);
     for (const caches of this.#caches) void this.#serveFrom(caches, shard, served);
     await aborted(term.signal);
@@ -219,8 +219,8 @@ export class Controller {
     await Promise.all([caches.environments.relist(), caches.pods.relist()]);
     if (this.#terms.get(shard) !== served) return;
     served.fresh.add(caches);
-    for (const key of caches.environments.list().map(keyOf)) {
-      if (shardOf(key, this.#shards) === shard) this.#queue.add(key);
+    for (const object of caches.environments.list()) {
+      if (this.#shardOf(object) === shard) this.#queue.add(keyOf(object));
     }
   }
 
@@ -250,19 +250,22 @@ export class Controller {
   }
 
   /** The options of a term that starts now. */
-  #reconcilerOptions(guard: () => void): ReconcilerOptions {
+  #reconcilerOptions(shard: number, guard: () => void): ReconcilerOptions {
     return {
       ...this.#options,
       ...this.#options.actors(guard),
       guard,
       servingSinceMs: this.#options.clock.monotonic(),
-      find: (namespace, name) => this.#first(this.#environments, (informer) => informer.get(namespace, name)),
+      find: (namespace, name) => {
+        const found = this.#find(namespace, name);
+        // One that was created again with the name of a deleted one may have another queue.
+        return found && this.#shardOf(found) === shard ? found : undefined;
+      },
       pods: ({ namespace, name, uid }) => this.#podsOf(namespace, name, uid),
       nodeOutlook: (pod) => nodeOutlook(this.#nodes.get(pod.spec.nodeName), pod),
       workers: (of) => this.#workers.of(of),
       lag: (namespace) => this.#lag.of(namespace),
-      sharers: (environment) => this.#sharers(environment),
-      sharedSessions: this.#sharedSessions,
+      ofQueue: ({ spec }) => this.#ofQueue(queueOf(spec)),
       streamBudgets: this.#streamBudgets,
       again: (key, afterMs) => this.#queue.addAfter(key, afterMs),
     };
@@ -273,20 +276,34 @@ export class Controller {
   }
 
   /**
-   * The term that serves this Environment; undefined: this process does not serve it, or its caches are not fresh yet.
+   * The terms with work for this Environment: the one that serves it, and one that served a deleted one of that name.
+   * Empty if this process does not serve it, or its caches are not fresh yet.
    */
-  #termOf(key: string): ShardTerm | undefined {
-    const served = this.#terms.get(shardOf(key, this.#shards));
-    const isFresh = ({ namespace }: Caches) => namespace === undefined || key.startsWith(`${namespace}/`);
-    return served && [...served.fresh].some(isFresh) ? served.term : undefined;
+  #termsOf(key: string): ShardTerm[] {
+    const [namespace = "", name = ""] = key.split("/");
+    const found = this.#find(namespace, name);
+    const own = found && this.#shardOf(found);
+    const isFresh = (caches: Caches) => caches.namespace === undefined || caches.namespace === namespace;
+    return [...this.#terms]
+      .filter(([shard, { term, fresh }]) => (shard === own || term.knows(key)) && [...fresh].some(isFresh))
+      .map(([, { term }]) => term);
+  }
+
+  /** No loop serves an Environment without an environmentId, so any shard can report it. */
+  #shardOf(environment: KubeObject): number {
+    return shardOf(queueOf(environment.spec) ?? keyOf(environment), this.#shards);
+  }
+
+  #find(namespace: string, name: string): KubeObject | undefined {
+    return this.#first(this.#environments, (informer) => informer.get(namespace, name));
   }
 
   async #reconcile(key: string): Promise<void> {
-    await this.#termOf(key)?.reconcile(key);
+    for (const term of this.#termsOf(key)) await term.reconcile(key);
   }
 
   #add(key: string): void {
-    if (this.#termOf(key)) this.#queue.add(key);
+    if (this.#termsOf(key).length > 0) this.#queue.add(key);
   }
 
   async #waitForEnd(ending: readonly Promise<void>[], signal: AbortSignal): Promise<void> {
@@ -321,47 +338,33 @@ export class Controller {
 
   #environmentChanged(object: KubeObject, previous: KubeObject | undefined): void {
     this.#add(keyOf(object));
-    // The EnvironmentIdShared condition of others with the same id may change.
+    // Another Environment of the queue may begin to serve it, or have to stop.
     for (const queue of new Set([queueOf(object.spec), previous ? queueOf(previous.spec) : undefined])) {
       if (queue === undefined) continue;
-      for (const informer of this.#environments) {
-        for (const other of informer.byIndex(INDEX_QUEUE, queue))
-          if (keyOf(other) !== keyOf(object)) this.#add(keyOf(other));
-      }
+      for (const other of this.#ofQueue(queue)) if (keyOf(other) !== keyOf(object)) this.#add(keyOf(other));
     }
   }
 
   #podChanged(pod: Pod): void {
-    for (const key of environmentOf(pod)) this.#termOf(key)?.podChanged(key, pod.metadata.name ?? "");
+    for (const key of environmentOf(pod)) {
+      for (const term of this.#termsOf(key)) term.podChanged(key, pod.metadata.name ?? "");
+    }
   }
 
   #policyChanged(policy: NetworkPolicy, isGone: boolean): void {
     const { name, labels } = policy.metadata;
     // Anyone can put our labels on their own NetworkPolicy.
     if (name !== policyName(labels?.[LABEL_ENVIRONMENT] ?? "")) return;
-    for (const key of environmentOf(policy)) this.#termOf(key)?.policyChanged(key, isGone ? undefined : policy);
+    for (const key of environmentOf(policy)) {
+      for (const term of this.#termsOf(key)) term.policyChanged(key, isGone ? undefined : policy);
+    }
   }
 
   #nodeChanged(node: string): void {
     for (const informer of this.#pods) for (const pod of informer.byIndex(INDEX_NODE, node)) this.#podChanged(pod);
   }
 
-  #sharers(environment: Environment): SharingEnvironment[] {
-    const own = `${environment.metadata.namespace}/${environment.metadata.name}`;
-    return this.#serving(queueOf(environment.spec))
-      .map((object) => ({ name: keyOf(object), hasWorkers: hasWorkers(object) }))
-      .filter(({ name }) => name !== own);
-  }
-
-  /** Environments in `sessions` mode, of the shards that this process holds. */
-  #served(queue: string): string[] {
-    return this.#serving(queue)
-      .filter((object) => !hasWorkers(object))
-      .map(keyOf)
-      .filter((key) => this.#terms.has(shardOf(key, this.#shards)));
-  }
-
-  #serving(queue = ""): KubeObject[] {
+  #ofQueue(queue = ""): KubeObject[] {
     return this.#environments.flatMap((informer) => informer.byIndex(INDEX_QUEUE, queue));
   }
 
@@ -431,10 +434,6 @@ function common(
 ): Pick<InformerOptions<KubeObject>, "client" | "clock" | "random" | "logger" | "metrics"> {
   const { kube, clock, random, logger, metrics } = options;
   return { client: kube, clock, random, logger, metrics };
-}
-
-function hasWorkers(object: KubeObject): boolean {
-  return (object.spec as { workers?: unknown } | undefined)?.workers !== undefined;
 }
 
 /**

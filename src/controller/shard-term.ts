@@ -24,6 +24,11 @@ export class ShardTerm {
     this.#observer = options.observer;
   }
 
+  /** Whether this term has reconciled the Environment, or an earlier one of that name. */
+  knows(key: string): boolean {
+    return this.#keys.has(key);
+  }
+
   /** Throws as EnvironmentReconciler.reconcile does. */
   async reconcile(key: string): Promise<void> {
     this.#keys.add(key);

@@ -48,11 +48,11 @@ function takeFrom(quotas: Map<string, number>): string | null {
 const HASH_BYTES = 4;
 
 /**
- * The shard, from 0 to `shards` - 1, of an Environment with the key `namespace/name`. Must be the same in every process
- * and release: two replicas that disagreed would both serve the Environment. It depends on the name and not on the uid,
- * so that one replica serves an Environment and its predecessor of the same name.
+ * The shard, from 0 to `shards` - 1, of the Environments with this queue. Must be the same in every process and release:
+ * two replicas that disagreed would both serve an Environment. One replica serves all Environments of a queue, because
+ * only one of them may claim.
  */
-export function shardOf(key: string, shards: number): number {
+export function shardOf(queue: string, shards: number): number {
   if (shards === 1) return 0;
-  return createHash("sha256").update(key).digest().readUIntBE(0, HASH_BYTES) % shards;
+  return createHash("sha256").update(queue).digest().readUIntBE(0, HASH_BYTES) % shards;
 }

@@ -13,7 +13,7 @@ import type { SessionTemplate } from "../pods/pod-render.ts";
 import type { PodCache } from "../pods/pod-state.ts";
 import type { PodPolicy } from "../policy/pod-policy.ts";
 import type { HintedQueue } from "../queue/hints.ts";
-import type { SharedSessions } from "../queue/shared-sessions.ts";
+import type { Precedence } from "../queue/precedence.ts";
 import type { WorkApiClient } from "../work/client.ts";
 import type { Holds } from "./holds.ts";
 import type { SessionPoint } from "./points.ts";
@@ -103,8 +103,8 @@ export interface SessionContext extends PoolContext, ClaimContext {
   readonly servingSinceMs: number;
   /** Bounds the connections that all Environments of this replica keep open to Pods that wait, and that sleep. */
   readonly streamBudgets: { readonly waiting: StreamBudget; readonly asleep: StreamBudget };
-  /** The sessions of other Environments with the same environmentId. */
-  readonly sharedSessions: SharedSessions;
+  /** What the Environment may do now, beside others with the same environmentId. */
+  readonly precedence: () => Precedence;
   /** Called with every session that has ended; undefined: the console is off. */
   readonly onSessionEnded?: (session: SessionView) => void;
 }

@@ -4,14 +4,6 @@ import { type ConditionUpdate, conditionFor, type Verdict } from "../api/conditi
 import { type Environment, environmentIdDoubt } from "../api/environment.ts";
 import type { RuntimeReport } from "../api/runtime.ts";
 
-/** Another Environment with the same environmentId. */
-export interface SharingEnvironment {
-  /** `namespace/name`. */
-  readonly name: string;
-  /** The Environment is in `workers` mode: the operator can't control what its workers claim. */
-  readonly hasWorkers: boolean;
-}
-
 /** The inputs of an Environment's conditions. */
 export interface ConditionParts {
   readonly environment: Environment;
@@ -25,7 +17,8 @@ export interface ConditionParts {
   /** Null: the template is not checked yet. */
   readonly template: Verdict | null;
   readonly policy: Verdict;
-  readonly sharers: readonly SharingEnvironment[];
+  /** Why another Environment with the same environmentId keeps this one from claiming; null: none does. */
+  readonly precedence: Verdict | null;
 }
 
 /** All conditions, `Ready` first. Of two updates for the same condition type, the later one in this function wins. */
@@ -48,15 +41,11 @@ export function environmentConditions(parts: ConditionParts): ConditionUpdate[] 
       : say("TemplateUnchecked", "the dry run has not been answered yet"),
   );
   put(say(policy.reason, policy.message));
-  put(
-    parts.sharers.length > 0
-      ? say("EnvironmentIdShared", sharedMessage(environment, parts.sharers))
-      : say("EnvironmentIdUnique", "no other Environment that this operator serves has this environmentId"),
-  );
   const all = [...updates.values()].map((update) => withDoubt(update, environment));
   const ready = readyCondition({
     decided: ownDecision(environment),
     lag: parts.lag,
+    precedence: parts.precedence,
     blockedReason: report.blockedReason,
     preparing: report.firstPod?.serves === false ? report.firstPod : null,
     conditions: all,
@@ -70,13 +59,6 @@ function withDoubt(update: ConditionUpdate, { spec }: Environment): ConditionUpd
   const isConcerned = update.reason === "KeyRejected" || (update.type === "QueueReachable" && !isGood(update));
   const doubt = isConcerned ? environmentIdDoubt(spec) : null;
   return doubt === null ? update : { ...update, message: `${update.message}; ${doubt}` };
-}
-
-function sharedMessage({ spec }: Environment, sharers: readonly SharingEnvironment[]): string {
-  const names = sharers.map(({ name }) => name).sort();
-  const hasWorkers = spec.workers !== undefined || sharers.some((sharer) => sharer.hasWorkers);
-  const twice = hasWorkers ? ", and workers could run a session twice, because they claim without the operator" : "";
-  return `spec.environmentId: ${names.join(", ")} ${names.length > 1 ? "have" : "has"} the same environmentId ${spec.environmentId}, so these Environments claim from one queue${twice}; keep one of them and delete the others, or create each with its own environmentId`;
 }
 
 /** The Work API client only knows the field that names the Secret; its name helps a person on call more. */
@@ -124,6 +106,8 @@ export interface ReadyParts {
   readonly decided: Verdict | null;
   /** Why the caches of the namespace lag; all other conditions are then out of date. */
   readonly lag: string | null;
+  /** Why another Environment with the same environmentId keeps this one from claiming. */
+  readonly precedence: Verdict | null;
   /** Why the loops can't serve, if no condition covers it. */
   readonly blockedReason: string | null;
   /** That the first Pod is being prepared, and nothing is served meanwhile. */
@@ -137,7 +121,7 @@ export interface ReadyParts {
  * one condition says what is wrong.
  */
 export function readyCondition(parts: ReadyParts): ConditionUpdate {
-  const { decided, lag, blockedReason, preparing, conditions, generation } = parts;
+  const { decided, lag, precedence, blockedReason, preparing, conditions, generation } = parts;
   const blocked = lag ?? blockedReason;
   if (decided) {
     const message = blocked === null ? decided.message : `${decided.message}; ${blocked}`;
@@ -145,6 +129,9 @@ export function readyCondition(parts: ReadyParts): ConditionUpdate {
   }
   if (lag !== null) return conditionFor("StepFailing", lag, generation);
   const byType = new Map(conditions.map((condition) => [condition.type, condition]));
+  // Only a client with a valid key is told the name of another Environment.
+  const key = byType.get("Authenticated");
+  if (precedence && key && isGood(key)) return conditionFor(precedence.reason, precedence.message, generation);
   for (const type of IN_THE_WAY) {
     const condition = byType.get(type);
     if (condition && !isGood(condition) && isKnown(condition)) return readyBlockedBy(condition, generation);

@@ -1,11 +1,14 @@
 import type { ConditionUpdate } from "../api/conditions.ts";
 import { type Environment, parseEnvironment, parseForRunning } from "../api/environment.ts";
+import { FINALIZER } from "../api/names.ts";
 import { problemList } from "../api/problems.ts";
 import type { RuntimeReport } from "../api/runtime.ts";
 import { ClaimLists } from "../claims/claim-lists.ts";
 import { SECOND_MS } from "../core/clock.ts";
 import type { KubeObject, NetworkPolicy } from "../kube/resource.ts";
 import { forgetEnvironmentMetrics } from "../observe/environment-metrics.ts";
+import { type Precedence, precedenceOf } from "../queue/precedence.ts";
+import { keyOf } from "../watch/cache.ts";
 import type { AbilityCheck } from "./ability-check.ts";
 import { deleteClaimsOf, deleteOrphanedClaims, drain } from "./drain.ts";
 import { environmentConditions } from "./environment-conditions.ts";
@@ -140,7 +143,7 @@ export class EnvironmentReconciler {
     const deleting = environment.metadata.deletionTimestamp !== undefined;
     state.runtime.update({
       mayAsk: state.work.key !== "",
-      mayPrepare: accepted && isAllowed,
+      mayPrepare: accepted && isAllowed && this.#precedenceOf(state).isServed,
       mayClaim: accepted && !environment.spec.paused && !deleting,
     });
     if (deleting && (await this.#drain(key, state))) return;
@@ -163,6 +166,8 @@ export class EnvironmentReconciler {
       ...(report.workspaces ? { workspaces: report.workspaces } : {}),
     });
     if (restMs !== null) again(key, restMs);
+    // No event reports that the loops of another Environment have nothing left to wait for.
+    if (this.#precedenceOf(state).verdict?.reason === "AwaitingSessions") again(key, this.#options.timing.settleLookMs);
     again(key, this.#nextLookMs(state, clock.monotonic()));
   }
 
@@ -179,6 +184,7 @@ export class EnvironmentReconciler {
       claimLists: this.#claimLists,
       announce: announcer(environment, this.#options),
       look: (looked) => this.#lookAt(looked),
+      precedence: (of) => this.#precedenceOf(of),
       onChange: (pace) => again(key, pace.delayMs),
     });
     this.#states.set(key, state);
@@ -224,6 +230,19 @@ export class EnvironmentReconciler {
     return this.#options.lag(environment.metadata.namespace);
   }
 
+  #precedenceOf({ uid, environment }: EnvironmentState): Precedence {
+    return precedenceOf(uid, this.#options.ofQueue(environment), (other) => this.#mayHaveSessions(other));
+  }
+
+  /** The cache may not show a finalizer yet that this process has set. */
+  #mayHaveSessions(other: KubeObject): boolean {
+    const { uid, finalizers = [] } = other.metadata;
+    const isMarked = finalizers.includes(FINALIZER);
+    const known = this.#states.get(keyOf(other));
+    if (!known || known.uid !== uid) return isMarked;
+    return (isMarked || known.finalizer.isHeld) && !known.runtime.isStranded;
+  }
+
   #conditions(state: EnvironmentState, report: RuntimeReport): ConditionUpdate[] {
     const { environment, key, work, templateChecker, policy } = state;
     return environmentConditions({
@@ -234,7 +253,7 @@ export class EnvironmentReconciler {
       originAllowed: work.isAllowed,
       template: templateChecker.verdict,
       policy: policy.verdict,
-      sharers: this.#options.sharers(environment),
+      precedence: this.#precedenceOf(state).verdict,
     });
   }
 

@@ -17,6 +17,11 @@ export interface EnvironmentRuntime {
   keyChanged(): void;
   /** True from a 401 or 403 until `keyChanged` is called or `retryKey` tries the key again. */
   readonly keyRejected: boolean;
+  /**
+   * Whether all Pods of its claims have ended, and the claims can't be settled because the key is rejected. Their items
+   * return to the queue when their leases lapse.
+   */
+  readonly isStranded: boolean;
   /** Tries a key again that was rejected long ago. Does nothing if it is too early. */
   retryKey(): void;
   /** A Pod of this Environment, or the object that creates its Pods, changed in the cache. */

@@ -11,6 +11,7 @@ import type { Announce } from "../protocol/context.ts";
 import type { SessionPoint } from "../protocol/points.ts";
 import type { SessionView } from "../protocol/session-view.ts";
 import type { HintedQueue } from "../queue/hints.ts";
+import type { Precedence } from "../queue/precedence.ts";
 import { type AbilityCheck, parkingCheck, sleepCheck } from "./ability-check.ts";
 import type {
   CheckedTemplate,
@@ -19,7 +20,7 @@ import type {
   EnvironmentRuntime,
   EnvironmentSource,
 } from "./environment-runtime.ts";
-import { ENVIRONMENTS } from "./finalizer.ts";
+import { ENVIRONMENTS, EnvironmentFinalizer } from "./finalizer.ts";
 import { KeyKeeper } from "./key-keeper.ts";
 import { KeyedClient } from "./keyed-client.ts";
 import { type ModeContext, type Refused, runtimeOf, templateOf } from "./modes.ts";
@@ -39,6 +40,7 @@ export interface EnvironmentState {
   template: CheckedTemplate;
   readonly work: KeyedClient;
   readonly runtime: EnvironmentRuntime;
+  readonly finalizer: EnvironmentFinalizer;
   readonly status: StatusWriter;
   readonly policy: PolicyKeeper;
   readonly key: KeyKeeper;
@@ -57,6 +59,7 @@ export interface StateParts {
   readonly announce: Announce;
   /** For an observer. */
   readonly look: (state: EnvironmentState) => EnvironmentLook;
+  readonly precedence: (state: EnvironmentState) => Precedence;
   /** The loops report a change. The Environment is reconciled as soon as its pace permits. */
   readonly onChange: (pace: ReportPace) => void;
 }
@@ -65,7 +68,7 @@ export interface StateParts {
 export function newEnvironmentState(
   environment: Environment,
   options: ReconcilerOptions,
-  { claimLists, announce, look, onChange }: StateParts,
+  { claimLists, announce, look, precedence, onChange }: StateParts,
 ): EnvironmentState {
   const { kube, clock, random, timing, metrics, guard, servingSinceMs, observer, podPolicy, nodeOutlook } = options;
   const { namespace, name, uid } = environment.metadata;
@@ -102,7 +105,7 @@ export function newEnvironmentState(
     guard,
     servingSinceMs,
     announce,
-    sharedSessions: options.sharedSessions,
+    precedence: () => precedence(state),
     streamBudgets: options.streamBudgets,
     refused: () => refusedOf(state),
     shellFailed: (message, isForMoment = false) => {
@@ -125,6 +128,7 @@ export function newEnvironmentState(
   };
   const ref = { namespace, name, uid };
   const pace = new ReportPace(clock);
+  const finalizer = new EnvironmentFinalizer(context);
   const state: EnvironmentState = {
     uid,
     pods: context.pods,
@@ -138,7 +142,8 @@ export function newEnvironmentState(
       environment: () => state.environment,
       keyInUse: () => state.key.inUse,
     }),
-    runtime: runtimeOf(environment, context, () => onChange(pace)),
+    runtime: runtimeOf(environment, context, finalizer, () => onChange(pace)),
+    finalizer,
     status: new StatusWriter({
       ...options,
       ...{ ref, points, logger: context.logger, announce, found: environment.status },

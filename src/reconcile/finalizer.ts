@@ -30,6 +30,7 @@ const INVALID_ATTEMPTS = 2;
 export class EnvironmentFinalizer {
   readonly #context: FinalizerContext;
   #held: boolean | null = null;
+  #isHeld = false;
   #changing: Promise<unknown> = Promise.resolve();
 
   constructor(context: FinalizerContext) {
@@ -41,17 +42,24 @@ export class EnvironmentFinalizer {
     return this.#held !== false;
   }
 
+  /** Whether this process has begun to set the finalizer, and not to remove it since. */
+  get isHeld(): boolean {
+    return this.#isHeld;
+  }
+
   /**
    * Makes sure that the finalizer is set. Resolves to false if the Environment is deleted or being deleted; nothing may
    * be claimed for it then.
    */
   hold(): Promise<boolean> {
+    this.#isHeld = true;
     if (this.#held) return Promise.resolve(true);
     return this.#change(async () => {
       if (this.#held) return true;
       // Until the API server answers, the finalizer may or may not be set, so `release` must check.
       this.#held = null;
       this.#held = (await write(this.#context, true)) !== "impossible";
+      this.#isHeld = this.#held;
       return this.#held;
     });
   }
@@ -60,6 +68,7 @@ export class EnvironmentFinalizer {
   release(unused: () => boolean): Promise<void> {
     return this.#change(async () => {
       if (this.#held === false || !unused()) return;
+      this.#isHeld = false;
       // From here on the finalizer may be gone. A claim that starts now waits for the outcome and sets it again.
       this.#held = null;
       await removeFinalizer(this.#context);

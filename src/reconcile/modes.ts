@@ -9,7 +9,7 @@ import { WorkersRuntime } from "../workers/runtime.ts";
 import { workerTemplate } from "../workers/template.ts";
 import { workSources } from "../workers/work-sources.ts";
 import type { CheckedTemplate, EnvironmentRuntime } from "./environment-runtime.ts";
-import { EnvironmentFinalizer } from "./finalizer.ts";
+import type { EnvironmentFinalizer } from "./finalizer.ts";
 
 /** What both modes need, and the caches of each. */
 export type ModeContext = Omit<RuntimeContext, "template" | "points"> & {
@@ -49,21 +49,26 @@ function refusedByStatus({ status }: Environment): Refused {
 }
 
 /** The loops of an Environment, for the mode that its spec names. The mode never changes. */
-export function runtimeOf(environment: Environment, context: ModeContext, onChange: () => void): EnvironmentRuntime {
+export function runtimeOf(
+  environment: Environment,
+  context: ModeContext,
+  finalizer: EnvironmentFinalizer,
+  onChange: () => void,
+): EnvironmentRuntime {
   return environment.spec.workers
-    ? workersRuntime(context, onChange)
+    ? workersRuntime(context, finalizer, onChange)
     : new SessionsRuntime(
         { ...context, template: () => sessionTemplateOf(context.environment(), context.refused()) },
-        new EnvironmentFinalizer(context),
+        finalizer,
         onChange,
       );
 }
 
-function workersRuntime(context: ModeContext, onChange: () => void): EnvironmentRuntime {
+function workersRuntime(context: ModeContext, hold: EnvironmentFinalizer, onChange: () => void): EnvironmentRuntime {
   return new WorkersRuntime({
     context: { ...context, ...context.workers, template: () => workerTemplateOf(context.environment()) },
     sources: (changed, own) => workSources(context, changed, own),
-    hold: new EnvironmentFinalizer(context),
+    hold,
     prober: createBusyProber(context.clock),
     onChange,
   });

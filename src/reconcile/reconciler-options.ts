@@ -13,10 +13,8 @@ import type { PodCache } from "../pods/pod-state.ts";
 import type { PodPolicy } from "../policy/pod-policy.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import type { Hints } from "../queue/hints.ts";
-import type { SharedSessions } from "../queue/shared-sessions.ts";
 import type { WorkApiClient } from "../work/client.ts";
 import type { WorkersCaches } from "../workers/context.ts";
-import type { SharingEnvironment } from "./environment-conditions.ts";
 import type { EnvironmentObserver } from "./environment-runtime.ts";
 import type { NetworkFacts } from "./network-policy.ts";
 
@@ -56,10 +54,8 @@ export interface ReconcilerOptions {
   readonly workers: (of: { readonly namespace: string; readonly name: string }) => WorkersCaches;
   /** Why the caches of a namespace lag; null if they don't. */
   readonly lag: (namespace: string) => string | null;
-  /** Other Environments with the same environmentId. */
-  readonly sharers: (environment: Environment) => readonly SharingEnvironment[];
-  /** Keeps Environments with the same environmentId from running one session at the same time. */
-  readonly sharedSessions: SharedSessions;
+  /** All Environments of this one's queue, itself included. This process serves all of them. */
+  readonly ofQueue: (environment: Environment) => readonly KubeObject[];
   /** Bounds the connections that all Environments keep open to waiting Pods. */
   readonly streamBudgets: SessionContext["streamBudgets"];
   /** What webhooks report; undefined: none are received. */

@@ -3,10 +3,11 @@ import type { Gate } from "../claims/ports.ts";
 import type { Held } from "../core/idle-release.ts";
 import type { Notifier } from "../core/notifier.ts";
 import type { ParkedPool } from "../pool/pool.ts";
+import type { ClaimTable } from "../protocol/claim-table.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import type { PollPace } from "../queue/poll-pace.ts";
 import type { QueueWatch } from "../queue/queue-watch.ts";
-import type { Sharer } from "../queue/shared-sessions.ts";
+import { hasPodFor } from "../sleep/session-pods.ts";
 import type { SleepingPods } from "../sleep/sleeping-pods.ts";
 
 /** The finalizer of an Environment. It delays the deletion of the Environment until no claim is left. */
@@ -18,7 +19,7 @@ export interface Finalizer extends Held {
 interface Options {
   readonly context: SessionContext;
   readonly finalizer: Finalizer;
-  readonly sharer: Sharer;
+  readonly claims: ClaimTable;
   readonly pool: ParkedPool;
   readonly sleeping: Pick<SleepingPods, "hasReady">;
   readonly queue: QueueWatch;
@@ -52,15 +53,24 @@ export class ClaimGate implements Gate {
     return this.#permissions.mayAsk && !this.#context.holds.health.keyRejected;
   }
 
-  /** The reconciler permits new claims, and no drain has begun. */
+  /** May read the queue. An Environment that isn't served sends no more requests than the check of its key needs. */
+  get mayRead(): boolean {
+    return this.mayAsk && (this.isServed || this.#context.holds.health.key.reason !== "KeyAccepted");
+  }
+
+  /** Whether the Environment serves its queue, and no other one of the same queue does. */
+  get isServed(): boolean {
+    return this.#context.precedence().isServed;
+  }
+
+  /** The reconciler permits new claims, no drain has begun, and no other Environment claims from the queue. */
   get isAllowed(): boolean {
-    return this.#permissions.mayClaim && !this.#draining;
+    return this.#permissions.mayClaim && !this.#draining && this.#context.precedence().mayClaim;
   }
 
   // Reads the current spec: a poll in flight may still return an item after the Environment was paused or changed.
   get isClosing(): boolean {
-    const { mayAsk, mayClaim } = this.#permissions;
-    return this.#draining || !mayAsk || !mayClaim || this.#context.environment().spec.paused;
+    return !this.#permissions.mayAsk || !this.isAllowed || this.#context.environment().spec.paused;
   }
 
   async mayClaim(signal: AbortSignal): Promise<void> {
@@ -85,7 +95,6 @@ export class ClaimGate implements Gate {
   }
 
   runs(sessionId: string): boolean {
-    const { sharer } = this.#options;
-    return sharer.runs(sessionId) || this.#context.sharedSessions.mayRunElsewhere(sharer, sessionId);
+    return hasPodFor(this.#context, this.#options.claims, sessionId);
   }
 }

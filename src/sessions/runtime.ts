@@ -19,6 +19,7 @@ import { DisruptionBudget } from "../pool/disruption-budget.ts";
 import { Retention } from "../pool/finished-retention.ts";
 import { Pool } from "../pool/pool.ts";
 import { capacityVerdict } from "../protocol/capacity-problem.ts";
+import type { Claim } from "../protocol/claim.ts";
 import { ClaimTable } from "../protocol/claim-table.ts";
 import type { RuntimeContext, SessionContext } from "../protocol/context.ts";
 import { isStepFailure } from "../protocol/failing-steps.ts";
@@ -27,7 +28,6 @@ import { liveView, phaseOf, type SessionView } from "../protocol/session-view.ts
 import { STEP_NAMES } from "../protocol/tracked-steps.ts";
 import { PollPace } from "../queue/poll-pace.ts";
 import { QueueWatch } from "../queue/queue-watch.ts";
-import type { Sharer } from "../queue/shared-sessions.ts";
 import { WaitingSessions } from "../queue/waiting-sessions.ts";
 import { DepartingPods } from "../sleep/departing-pods.ts";
 import { Removals } from "../sleep/removal.ts";
@@ -74,9 +74,6 @@ export class SessionsRuntime {
   readonly #gate: ClaimGate;
   readonly #report: ClaimReport;
   readonly #idleRelease: IdleRelease;
-  readonly #sharer: Sharer;
-  /** Whether the Work API has ever accepted the key. */
-  #wasAccepted = false;
   readonly #onChange: () => void;
   readonly #stop = new AbortController();
   #running: Promise<void> = Promise.resolve();
@@ -152,13 +149,6 @@ export class SessionsRuntime {
     });
     this.#budget = new DisruptionBudget(shared);
     this.#retention = new Retention({ context, claims: this.#claims, onForeignSlot: adopt });
-    this.#sharer = {
-      context,
-      isRecovered: () => this.#recovered,
-      // Sessions keep running after their key is revoked, so an acceptance in the past counts.
-      isAccepted: () => this.#wasAccepted || (this.#holds.health.keyRejected ? false : null),
-      runs: (sessionId) => this.runs(sessionId),
-    };
     this.#pace = new PollPace({ ...context, intervalMs: () => context.work().idleIntervalMs });
     this.#queue = new QueueWatch({
       ...{ context, health: this.#holds.health, pace: this.#pace },
@@ -179,7 +169,7 @@ export class SessionsRuntime {
       ...planning,
       sleeping: this.#sleeping,
       finalizer,
-      sharer: this.#sharer,
+      claims: this.#claims,
       pace: this.#pace,
       changed: this.#changed,
     });
@@ -246,7 +236,6 @@ export class SessionsRuntime {
 
   /** Recovers the claims of an earlier process, then runs all loops until `stop`. */
   start(): void {
-    this.#context.sharedSessions.join(this.#sharer);
     this.#running = this.#run(this.#stop.signal).catch((error: unknown) => this.#broken(error));
   }
 
@@ -267,11 +256,7 @@ export class SessionsRuntime {
       this.#budget.ended(),
       this.#workspaces.ended(),
     ];
-    // Leave only after the loops have ended: an acknowledgement in flight may still succeed.
-    await Promise.all(ended).finally(() => {
-      this.#streams.close();
-      this.#context.sharedSessions.leave(this.#sharer);
-    });
+    await Promise.all(ended).finally(() => this.#streams.close());
   }
 
   /** Applies changed permissions or a changed spec. */
@@ -301,6 +286,11 @@ export class SessionsRuntime {
 
   get keyRejected(): boolean {
     return this.#holds.health.keyRejected;
+  }
+
+  get isStranded(): boolean {
+    const hasEnded = ({ record: { claiming }, observed: { end } }: Claim) => !claiming && end !== null;
+    return this.#recovered && this.keyRejected && [...this.#claims].every(hasEnded);
   }
 
   /** Tries a rejected key again if its retry is due. */
@@ -432,17 +422,18 @@ export class SessionsRuntime {
     this.#budget.start(signal);
     this.#workspaces.start(signal);
     this.#noteChange();
-    const mayAsk = (until: AbortSignal) => this.#changed.until(() => this.#gate.mayAsk, until);
+    const mayRead = (until: AbortSignal) => this.#changed.until(() => this.#gate.mayRead, until);
+    const serves = (until: AbortSignal) => this.#changed.until(() => this.#gate.mayAsk && this.#gate.isServed, until);
     await Promise.all([
       sessions,
       this.#recovery.findLate(signal),
       this.#kept(signal, () => this.#claimLoop.run(signal)),
-      this.#kept(signal, () => this.#queue.run(signal, mayAsk)),
+      this.#kept(signal, () => this.#queue.run(signal, mayRead)),
       // Start this after the statistics, which are needed first: if a thousand Environments start at once, each call
       // waits for its turn in the budget.
-      this.#kept(signal, () => this.#refused.run(signal, mayAsk)),
+      this.#kept(signal, () => this.#refused.run(signal, serves)),
       this.#kept(signal, () => this.#sweep.run(signal, () => this.#gate.mayAsk, this.#changed)),
-      this.#kept(signal, () => this.#waiting.run(signal, mayAsk)),
+      this.#kept(signal, () => this.#waiting.run(signal, serves)),
     ]);
     await this.#sessions.finishStarts();
   }
@@ -459,7 +450,6 @@ export class SessionsRuntime {
   }
 
   #noteChange(): void {
-    if (this.#holds.health.key.reason === "KeyAccepted") this.#wasAccepted = true;
     this.#changed.notify();
     this.#pool.poke();
     this.#sleeping.poke();

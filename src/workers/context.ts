@@ -9,6 +9,7 @@ import type { Deployment, KubeObject, Pod } from "../kube/resource.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { PodPolicy } from "../policy/pod-policy.ts";
+import type { Precedence } from "../queue/precedence.ts";
 import type { WorkerTemplate } from "./template.ts";
 
 /**
@@ -38,6 +39,8 @@ export interface WorkersContext extends WorkersCaches {
   readonly uid: string;
   /** The Environment with its current spec. */
   readonly environment: () => Environment;
+  /** What the Environment may do now, beside others with the same environmentId. */
+  readonly precedence: () => Precedence;
   /** The template that new workers are made from now. */
   readonly template: () => WorkerTemplate;
   /** What templates may contain; Berth creates nothing else. */

@@ -164,7 +164,7 @@ export class Decider {
     const current = this.current;
     const demand = this.#demandNow();
     const busy = this.#busyView();
-    if (busy.kind === "unprobed" && demand.kind === "unknown") {
+    if (current > 0 && busy.kind === "unprobed" && demand.kind === "unknown") {
       return {
         replicas: current,
         wanted: 0,

@@ -111,8 +111,8 @@ export class WorkersRuntime {
       queue: this.#sources.queue,
       count: this.#sources.count,
       // Includes Pods of a Deployment that is being deleted: they may still serve.
-      hasWorkers: () => this.#fleet.replicas > 0 || this.#fleet.remaining.length > 0,
-      mayAsk: () => this.#mayAsk,
+      hasWorkers: () => this.#hasWorkers,
+      mayAsk: () => this.#mayRead(false),
       onReading: changed,
     });
     this.#events = new WorkerEvents(context, () => this.#fleet.pods, changed);
@@ -171,6 +171,9 @@ export class WorkersRuntime {
   get keyRejected(): boolean {
     return this.#sources.health.keyRejected;
   }
+
+  /** Always false: the finalizer depends on workers, and not on the key. */
+  readonly isStranded = false;
 
   /** Retries a key that was rejected long ago; does nothing before it is due. */
   retryKey(): void {
@@ -274,10 +277,11 @@ export class WorkersRuntime {
     this.#synced = true;
     this.#events.start(signal);
     this.#noteChange();
-    const mayAsk = (until: AbortSignal) => this.#changed.until(() => this.#mayAsk, until);
+    const mayRead = (until: AbortSignal) => this.#changed.until(() => this.#mayRead(true), until);
+    const mayCount = (until: AbortSignal) => this.#changed.until(() => this.#mayRead(false), until);
     await Promise.all([
-      this.#keepRunning(signal, () => this.#sources.queue.run(signal, mayAsk)),
-      this.#keepRunning(signal, () => this.#demand.run(signal, mayAsk)),
+      this.#keepRunning(signal, () => this.#sources.queue.run(signal, mayRead)),
+      this.#keepRunning(signal, () => this.#demand.run(signal, mayCount)),
       this.#keepRunning(signal, () => this.#busy.run(signal)),
       this.#keepRunning(signal, () => this.#scaler.run(signal)),
     ]);
@@ -293,17 +297,28 @@ export class WorkersRuntime {
     return keepRunning(loop, { clock, random, backoff, onError }, signal);
   }
 
-  get #mayAsk(): boolean {
-    return this.#permissions.mayAsk && !this.keyRejected;
+  /**
+   * Whether requests may be sent and make sense: only the served Environment, and one that still has workers, needs to
+   * know the demand. @param checksKey whether the request checks a key that has not been accepted yet
+   */
+  #mayRead(checksKey: boolean): boolean {
+    if (!this.#permissions.mayAsk || this.keyRejected) return false;
+    const isUnchecked = checksKey && this.#sources.health.key.reason !== "KeyAccepted";
+    return isUnchecked || this.#hasWorkers || this.#context.precedence().isServed;
+  }
+
+  get #hasWorkers(): boolean {
+    return this.#fleet.replicas > 0 || this.#fleet.remaining.length > 0;
   }
 
   #orders(): ScalerOrders {
     const { environment } = this.#context;
     const isDraining = this.#drainDeadlineMs !== null;
+    const { isServed, mayClaim } = this.#context.precedence();
     return {
-      mayGrow: this.#permissions.mayPrepare,
-      // Workers of a template that is no longer allowed finish their sessions.
-      isLeaving: isDraining || environment().spec.paused || !this.#fleet.isAllowed,
+      mayGrow: this.#permissions.mayPrepare && mayClaim,
+      // Workers finish their sessions if their template is no longer allowed, or another Environment has the queue.
+      isLeaving: isDraining || environment().spec.paused || !this.#fleet.isAllowed || !isServed,
       isDraining,
       overAtMs: this.#drainDeadlineMs,
     };

@@ -40,11 +40,11 @@ export interface ScalerView {
 
 /** What the scaler may do, according to the spec and its surroundings. */
 export interface ScalerOrders {
-  /** Whether new workers may be created: the template is accepted. */
+  /** Whether new workers may be created: the template is accepted, and no other Environment claims from the queue. */
   readonly mayGrow: boolean;
   /**
-   * Whether no worker is needed, since the Environment is paused, being deleted, or not allowed any more. Idle workers
-   * go at once.
+   * Whether no worker is needed, since the Environment is paused, being deleted, not allowed any more, or not the one
+   * that serves its queue. Idle workers go at once.
    */
   readonly isLeaving: boolean;
   /** Whether the Environment is being deleted: empty Deployments are removed, too. */

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { queueOf } from "../../src/api/environment.ts";
 import { DEFAULT_RUNTIME_CLASSES } from "../../src/api/isolation.ts";
 import { Controller, type ControllerOptions, ownPodLists } from "../../src/controller/controller.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
@@ -189,6 +190,18 @@ describe("shards", () => {
     await until(clock, () => written.length > of(1).length);
     expect([...new Set(written)].sort()).toEqual(of(1));
     expect(await shown()).toEqual(of(1));
+    term.abort();
+    await serving;
+  });
+
+  test("serves all Environments of one queue in the same shard", async () => {
+    const spec = { environmentId: "env_shared" };
+    const same = KEYS.map((key) => `${key}-shared`);
+    for (const key of same) put(key, { spec });
+    const shard = shardOf(queueOf(spec) ?? "", SHARDS);
+    const term = new AbortController();
+    const serving = controller.serve(shard, { signal: term.signal, guard: () => {} });
+    await until(clock, () => same.every((key) => written.includes(key)));
     term.abort();
     await serving;
   });

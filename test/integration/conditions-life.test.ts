@@ -109,37 +109,6 @@ describe.concurrent("another client that polls the queue", () => {
   });
 });
 
-describe.concurrent("two Environments with one environmentId", () => {
-  test("both get a warning that names the other, and both heal when one is deleted", async () => {
-    await using world = await startWorld(cluster);
-    await world.createEnvironment();
-    world.startOperator();
-    await world.untilCondition("Ready", "Ready");
-    const second = { namespace: world.namespace, name: "second" };
-    await world.kube.create(ENVIRONMENTS, { metadata: second, spec: world.spec() } as never);
-    const conditionsOf = async (name: string) => {
-      const { status } = await world.kube.get(ENVIRONMENTS, { namespace: world.namespace, name });
-      return status?.conditions?.find(({ type }) => type === "EnvironmentIdShared");
-    };
-    const shared = (name: string) =>
-      world.until(`EnvironmentIdShared is True for ${name}`, async () => {
-        const found = await conditionsOf(name);
-        return found?.status === "True" && found;
-      });
-    expect((await shared(world.name)).message).toContain(`${world.namespace}/second has the same environmentId`);
-    expect((await shared("second")).message).toContain(`${world.namespace}/${world.name} has the same environmentId`);
-    await world.until(
-      "an Event for each Environment",
-      () => environmentEvents(world, "EnvironmentIdShared").length === 2,
-    );
-    await world.deleteEnvironment();
-    await world.until(
-      "EnvironmentIdShared is False for the other Environment",
-      async () => (await conditionsOf("second"))?.status === "False",
-    );
-  });
-});
-
 describe.concurrent("an Environment that is deleted and immediately recreated under the same name", () => {
   test("is served by its own Pods, and the old one is no longer reported", async () => {
     await using world = await startWorld(cluster, { sessions: { warm: 3 }, spec: { paused: true } });

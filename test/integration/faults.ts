@@ -680,24 +680,28 @@ export function faults(): Fault[] {
     },
     {
       name: "id-shared",
-      later: (world) =>
-        world.kube.create(ENVIRONMENTS, {
-          metadata: { name: "second", namespace: world.namespace },
+      before: async (world) => {
+        const metadata = { name: "second", namespace: world.namespace };
+        const { metadata: made } = await world.kube.create(ENVIRONMENTS, {
+          metadata,
           spec: world.spec({ paused: true }),
-        } as never),
+        } as never);
+        // API times have no fractions, and the older one is served.
+        const youngerMs = Date.parse(made.creationTimestamp ?? "") + 1_000;
+        await world.until("another second", () => world.kube.now() >= youngerMs);
+      },
       shows: {
-        type: "EnvironmentIdShared",
-        status: "True",
+        type: "Ready",
+        status: "False",
         reason: "EnvironmentIdShared",
         words: [
-          /^spec\.environmentId: \S+\/second has the same environmentId env_\w+, so these Environments claim from one queue; /,
-          "keep one of them and delete the others, or create each with its own environmentId",
+          /^spec\.environmentId: already served by Environment \S+\/second, which is older and paused, /,
+          "delete one of the two, or create this one again with its own environmentId",
         ],
       },
-      ready: { status: "True", reason: "Ready" },
-      tries: "stats",
+      tries: "key",
       fix: (world) => world.kube.delete(ENVIRONMENTS, { namespace: world.namespace, name: "second" }),
-      heals: "EnvironmentIdUnique",
+      heals: "Ready",
     },
     {
       name: "credential-missing",

@@ -56,8 +56,8 @@ async function sessionsUnderWay(world: World) {
   const many = await ManyEnvironments.create(world, ENVIRONMENTS);
   const replicas = [await replica(world), await replica(world)] as const;
   const holders = await many.untilShared(SHARDS, 2);
-  const items = [...many.ids].map(([name, id]) => {
-    const shard = shardOf(`${world.namespace}/${name}`, SHARDS);
+  const items = [...many.ids.values()].map((id) => {
+    const shard = shardOf(many.queueOf(id), SHARDS);
     const item = world.simulator.enqueue(id, { script: longScript() });
     return { item, holder: holders.get(`berth-${shard}-of-${SHARDS}`) ?? "" };
   });

@@ -70,8 +70,7 @@ test(
     // Picks a replica whose Environments have work, so that the kill has an effect.
     const busy = await world.until("a session of a replica that holds Environments runs", () => {
       const item = many.items.find(({ state }) => state === "active");
-      const name = [...many.ids].find(([, id]) => item?.environmentId === id)?.[0];
-      return name && before.get(`berth-${shardOf(`${world.namespace}/${name}`, 4)}-of-4`);
+      return item && before.get(`berth-${shardOf(many.queueOf(item.environmentId), 4)}-of-4`);
     });
     const victim = replicas.find(({ process }) => identityOf(process) === busy);
     expect(victim, `a process with the identity ${busy}`).toBeDefined();

@@ -21,7 +21,6 @@ import { FAILURES_TO_OPEN } from "../../src/pods/starts.ts";
 import { MOST_TURNS } from "../../src/pods/turns.ts";
 import { parkedMaxAgeMs } from "../../src/pool/parked-age.ts";
 import { ALIVE_MS, EARLY_MS, FRESH_MS, LOOKS_PER_SECOND } from "../../src/queue/hints.ts";
-import { PATIENCE_MS } from "../../src/queue/shared-sessions.ts";
 import { PAGE_REST_MS } from "../../src/queue/waiting-sessions.ts";
 import { COUNTS_EVERY_MS } from "../../src/reconcile/status-writer.ts";
 import { WAITING_KEPT_MS } from "../../src/sleep/volume-plan.ts";
@@ -57,10 +56,7 @@ const SENTENCES: Record<string, readonly string[]> = {
     `Without an answer** after ${s(t.requestBoundMs)}`,
     `after ${s(t.assumedTtlMs)} with stock workers`,
   ],
-  "docs/security.md": [
-    `doesn't read its answer is disconnected after ${s(UNREAD_MS)}`,
-    `It waits ${s(PATIENCE_MS)} at most`,
-  ],
+  "docs/security.md": [`doesn't read its answer is disconnected after ${s(UNREAD_MS)}`],
   "docs/workers.md": [
     `for all of the last ${String(scaleDown.stabilizationWindowSeconds?.default)} s`,
     `The operator decides every ${s(t.scaleMs)}`,

@@ -68,7 +68,7 @@ describe("docs/troubleshooting", () => {
 describe("docs/status.md", () => {
   test("lists the conditions behind Ready in the order of their priority", async () => {
     const page = await read("docs/status.md");
-    const line = page.split("\n").find((text) => text.startsWith("3. ")) ?? "";
+    const line = page.split("\n").find((text) => text.startsWith("4. ")) ?? "";
     expect([...line.matchAll(/`(\w+)`/g)].map(([, name]) => name)).toEqual([...IN_THE_WAY]);
   });
 

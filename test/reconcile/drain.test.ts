@@ -7,7 +7,6 @@ import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { KubeObject } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
-import { SharedSessions } from "../../src/queue/shared-sessions.ts";
 import { deleteOrphanedClaims } from "../../src/reconcile/drain.ts";
 import type { WorkApiClient } from "../../src/work/client.ts";
 import { type Json, sessionsSpec, stored, workersSpec } from "../api/environments.ts";
@@ -107,8 +106,7 @@ function startTerm(clock: VirtualClock, environment: KubeObject, told: string[])
       problem: () => null,
     }),
     lag: () => null,
-    sharers: () => [],
-    sharedSessions: new SharedSessions({ clock, served: () => [] }),
+    ofQueue: () => [],
     streamBudgets: new StreamBudgets(),
     again: (_key, afterMs) => again.push(clock.monotonic() + afterMs),
   });

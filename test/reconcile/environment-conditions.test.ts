@@ -7,7 +7,6 @@ import {
   environmentConditions,
   type ReadyParts,
   readyCondition,
-  type SharingEnvironment,
 } from "../../src/reconcile/environment-conditions.ts";
 
 const GENERATION = 3;
@@ -20,7 +19,6 @@ const GOOD: readonly ConditionReason[] = [
   "Available",
   "Starting",
   "CredentialsPresent",
-  "EnvironmentIdUnique",
 ];
 
 /** All conditions are good, except these. */
@@ -37,30 +35,13 @@ function ready(conditions: readonly ConditionUpdate[], parts: Partial<ReadyParts
   return readyCondition({
     decided: null,
     lag: null,
+    precedence: null,
     blockedReason: null,
     preparing: null,
     conditions,
     generation: GENERATION,
     ...parts,
   });
-}
-
-/** The condition EnvironmentIdShared of an Environment with the id env_1. */
-function shared(sharers: readonly SharingEnvironment[], spec: Record<string, unknown> = { sessions: {} }) {
-  const parts = {
-    environment: {
-      metadata: { generation: 1 },
-      spec: { environmentId: "env_1", api: { keySecretRef: { name: "key", key: "environment-key" } }, ...spec },
-    } as unknown as Environment,
-    report: { verdicts: [], blockedReason: null },
-    keyProblem: null,
-    originAllowed: true,
-    template: null,
-    policy: { reason: "PolicyInPlace", message: "" },
-    sharers,
-    lag: null,
-  } satisfies ConditionParts;
-  return environmentConditions(parts).find(({ type }) => type === "EnvironmentIdShared");
 }
 
 test("capacity is Unknown while the template is refused, because no Pod is created", () => {
@@ -78,7 +59,7 @@ test("capacity is Unknown while the template is refused, because no Pod is creat
       originAllowed: true,
       template: { reason: template, message: "" },
       policy: { reason: "PolicyInPlace", message: "" },
-      sharers: [],
+      precedence: null,
       lag: null,
     }).find(({ type }) => type === "CapacityAvailable");
   expect(capacity("Accepted")).toMatchObject({ status: "True", reason: "Available" });
@@ -102,7 +83,7 @@ describe("an environmentId without the platform's prefix", () => {
       originAllowed: true,
       template: { reason: "Accepted", message: "" },
       policy: { reason: "PolicyInPlace", message: "" },
-      sharers: [],
+      precedence: null,
       lag: null,
     };
     return environmentConditions(parts).find((condition) => condition.reason === reason)?.message;
@@ -122,21 +103,14 @@ describe("an environmentId without the platform's prefix", () => {
   });
 });
 
-const other = (name: string, hasWorkers = false) => ({ name, hasWorkers });
-const FIX = "keep one of them and delete the others, or create each with its own environmentId";
-const TWICE = ", and workers could run a session twice, because they claim without the operator";
-
 describe("Ready", () => {
   test("is True if all conditions are good", () => {
     expect(ready(conditionsWith())).toEqual(conditionFor("Ready", "Berth serves work", GENERATION));
   });
 
-  test.each<ConditionReason>(["NoSessionYet", "AtMaximum", "AcceptedWithWarning", "EnvironmentIdShared"])(
-    "is not blocked by %s",
-    (reason) => {
-      expect(ready(conditionsWith(reason)).status).toBe("True");
-    },
-  );
+  test.each<ConditionReason>(["NoSessionYet", "AtMaximum", "AcceptedWithWarning"])("is not blocked by %s", (reason) => {
+    expect(ready(conditionsWith(reason)).status).toBe("True");
+  });
 
   test.each<ConditionReason>([
     "KeyRejected",
@@ -214,24 +188,24 @@ describe("Ready", () => {
   });
 });
 
-describe("EnvironmentIdShared", () => {
-  test("names the Environments with the same environmentId in order, and says what to do", () => {
-    expect(shared([other("b/two"), other("a/one")])).toMatchObject({
-      status: "True",
-      message: `spec.environmentId: a/one, b/two have the same environmentId env_1, so these Environments claim from one queue; ${FIX}`,
-    });
+describe("beside another Environment with the same environmentId, Ready", () => {
+  const precedence = { reason: "EnvironmentIdShared", message: "already served by agents/a" } as const;
+
+  test("names it before other faults", () => {
+    const shown = conditionFor(precedence.reason, precedence.message, GENERATION);
+    expect(ready(conditionsWith(), { precedence })).toEqual(shown);
+    expect(ready(conditionsWith("QuotaExceeded"), { precedence, blockedReason: "a step fails" })).toEqual(shown);
   });
 
-  test.each([
-    ["another one has workers", [other("a/one", true)], { sessions: {} }],
-    ["it has workers itself", [other("a/one")], { workers: {} }],
-  ])("says that a session can run twice if %s", (_title, sharers, spec) => {
-    expect(shared(sharers, spec)?.message).toBe(
-      `spec.environmentId: a/one has the same environmentId env_1, so these Environments claim from one queue${TWICE}; ${FIX}`,
-    );
-  });
+  test.each<ConditionReason>(["KeyRejected", "KeyUnchecked"])(
+    "doesn't name it without an accepted key: %s",
+    (reason) => {
+      expect(ready(conditionsWith(reason), { precedence }).message).not.toContain("agents/a");
+    },
+  );
 
-  test("is False without a sharing Environment", () => {
-    expect(shared([])).toMatchObject({ status: "False", reason: "EnvironmentIdUnique" });
+  test("is Paused while this one is paused", () => {
+    const decided = { reason: "Paused", message: "spec.paused is true" } as const;
+    expect(ready(conditionsWith(), { precedence, decided }).reason).toBe("Paused");
   });
 });

@@ -6,7 +6,6 @@ import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { KubeObject, Pod } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
-import { SharedSessions } from "../../src/queue/shared-sessions.ts";
 import { EnvironmentReconciler } from "../../src/reconcile/environment-reconciler.ts";
 import { Budgets } from "../../src/work/budget.ts";
 import type { WorkApiClient } from "../../src/work/client.ts";
@@ -72,8 +71,7 @@ function start(find: () => KubeObject | undefined, pods: readonly Pod[] = []) {
     nodeOutlook: () => "stays",
     workers: () => ({ pods: none, deployments: none, synced: Promise.resolve(), problem: () => null }),
     lag: () => null,
-    sharers: () => [],
-    sharedSessions: new SharedSessions({ clock, served: () => [] }),
+    ofQueue: () => [],
     streamBudgets: new StreamBudgets(),
     again: (_key, afterMs) => again.push(afterMs),
   });

@@ -36,9 +36,9 @@ export class ManyEnvironments {
     return many;
   }
 
-  /** The keys by which the operator assigns shards. */
-  get keys(): string[] {
-    return [...this.ids.keys()].map((name) => `${this.#world.namespace}/${name}`);
+  /** By the queue, the operator assigns shards. */
+  queueOf(environmentId: string): string {
+    return `${this.#world.simulator.url} ${environmentId}`;
   }
 
   get items(): ItemRecord[] {

@@ -9,6 +9,7 @@ import type { Deployment, KubeObject, Pod } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
 import type { OwnPollers } from "../../src/queue/pollers.ts";
+import type { Precedence } from "../../src/queue/precedence.ts";
 import { WorkersRuntime } from "../../src/workers/runtime.ts";
 import { workerTemplate } from "../../src/workers/template.ts";
 import { type Json, parsed, stored, workersSpec } from "../api/environments.ts";
@@ -69,6 +70,7 @@ export class FleetWorld {
   /** The number of list reads. */
   walks = 0;
   environment: Environment;
+  precedence: Precedence = { isServed: true, mayClaim: true, verdict: null };
   #queued = 0;
   #names = 0;
   #versions = 0;
@@ -116,6 +118,12 @@ export class FleetWorld {
 
   pause(paused: boolean): void {
     this.environment = { ...this.environment, spec: { ...this.environment.spec, paused } };
+    this.#update();
+  }
+
+  /** Another Environment of the queue begins to be served, or waits for this one's workers to end, or is gone. */
+  sets(precedence: Pick<Precedence, "isServed" | "mayClaim">): void {
+    this.precedence = { ...precedence, verdict: null };
     this.#update();
   }
 
@@ -179,6 +187,7 @@ export class FleetWorld {
         name: "research",
         uid: this.environment.metadata.uid,
         environment: () => this.environment,
+        precedence: () => this.precedence,
         template: () => workerTemplate(this.environment),
         podPolicy: {},
         kube: this.#kube() as unknown as KubeClient,

@@ -1,4 +1,4 @@
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { seededRandom } from "../../simulator/ids.ts";
 import { KubeApiError } from "../../src/kube/errors.ts";
 import type { Json } from "../api/environments.ts";
@@ -167,6 +167,46 @@ test("a deleted busy worker finishes its session, and counts towards maxReplicas
   expect(world).toMatchObject({ served: 4, lost: 0, faults: [] });
   expect(await metricValue(world.metrics.workersEndedWhileBusy, {})).toBe(0);
   await world.stop();
+});
+
+describe("if another Environment with the same environmentId is served", () => {
+  const OUT = { isServed: false, mayClaim: false };
+
+  test.each<[string, Json]>([
+    ["with a probe", { busyProbe: { httpGet: { path: "/busy", port: 9000 } } }],
+    ["without a probe", {}],
+  ])("workers finish their sessions, and then all are gone: %s", async (_how, workers) => {
+    const world = new FleetWorld(seededRandom(5), { minReplicas: 3, maxReplicas: 3, ...workers });
+    world.sessionMs = { min: 100 * SECOND_MS, max: 100 * SECOND_MS };
+    world.start();
+    await world.run(MINUTE_MS);
+    world.enqueue(1);
+    for (let waited = 0; world.busy === 0 && waited < 60; waited += 1) await world.run(SECOND_MS);
+    world.sets(OUT);
+    await world.run(MINUTE_MS);
+    expect(world.busy).toBe(1);
+    if (workers["busyProbe"]) expect(total(world)).toBe(1);
+    await world.run(2 * MINUTE_MS);
+    expect(world).toMatchObject({ served: 1, lost: 0, faults: [], pods: 0 });
+    const { walks } = world;
+    world.enqueue(2);
+    await world.run(LONG_MS);
+    expect(world).toMatchObject({ pods: 0, walks });
+    expect(world.verdicts).toContain("ScalingFollowsDemand");
+    await world.stop();
+  });
+
+  test("none is created before its sessions have ended", async () => {
+    const world = new FleetWorld(seededRandom(5), { minReplicas: 1, maxReplicas: 2 });
+    world.sets({ isServed: true, mayClaim: false });
+    world.start();
+    await world.run(2 * MINUTE_MS);
+    expect(world.pods).toBe(0);
+    world.sets({ isServed: true, mayClaim: true });
+    await world.run(MINUTE_MS);
+    expect(world.pods).toBe(1);
+    await world.stop();
+  });
 });
 
 test("the deletion of the Environment shortens the wait for workers that finish their sessions", async () => {

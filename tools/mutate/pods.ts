@@ -796,21 +796,21 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
       {
         name: "acknowledges a polled item after the Environment was paused",
         guard: "guard",
-        find: "return this.#draining || !mayAsk || !mayClaim || this.#context.environment().spec.paused;",
-        replace: "return this.#draining || !mayAsk;",
+        find: "return !this.#permissions.mayAsk || !this.isAllowed || this.#context.environment().spec.paused;",
+        replace: "return !this.#permissions.mayAsk || this.#draining;",
       },
       {
         name: "doesn't check whether the Environment runs the session itself",
         guard: "sessionTurn",
-        find: "sharer.runs(sessionId) || this.#context.sharedSessions",
-        replace: "this.#context.sharedSessions",
+        find: "return hasPodFor(this.#context, this.#options.claims, sessionId);",
+        replace: 'return sessionId === "";',
         tests: ["test/sessions/loops/one-pod-per-session.test.ts"],
       },
       {
-        name: "doesn't check whether another Environment runs the session",
+        name: "claims although another Environment has the queue",
         guard: "sessionTurn",
-        find: "return sharer.runs(sessionId) || this.#context.sharedSessions.mayRunElsewhere(sharer, sessionId);",
-        replace: "return sharer.runs(sessionId);",
+        find: "!this.#draining && this.#context.precedence().mayClaim;",
+        replace: "!this.#draining;",
         tests: ["test/sessions/loops/shared-environment-id.test.ts"],
       },
       {

@@ -1101,9 +1101,46 @@ export const ROOMS: readonly FileMutations[] = [
       {
         name: "scales to zero while it isn't known whether sessions run",
         guard: "error",
-        find: 'if (busy.kind === "unprobed" && demand.kind === "unknown") {',
+        find: 'if (current > 0 && busy.kind === "unprobed" && demand.kind === "unknown") {',
         replace: "if (false) {",
         tests: ["test/workers/fleet.test.ts", "test/workers/decider.test.ts"],
+      },
+    ],
+  },
+  {
+    file: "src/workers/runtime.ts",
+    tests: ["test/workers/runtime.test.ts"],
+    mutations: [
+      {
+        name: "adds workers while another Environment of the queue has sessions",
+        guard: "sessionTurn",
+        find: "this.#permissions.mayPrepare && mayClaim",
+        replace: "this.#permissions.mayPrepare",
+      },
+      {
+        name: "keeps idle workers although another Environment has the queue",
+        guard: "sessionTurn",
+        find: " || !this.#fleet.isAllowed || !isServed,",
+        replace: " || !this.#fleet.isAllowed,",
+      },
+    ],
+  },
+  {
+    file: "src/controller/controller.ts",
+    tests: ["test/sessions/loops/shared-environment-id.test.ts"],
+    mutations: [
+      {
+        name: "assigns shards by name, and so lets two replicas serve a queue",
+        guard: "sessionTurn",
+        find: "shardOf(queueOf(environment.spec) ?? keyOf(environment), this.#shards)",
+        replace: "shardOf(keyOf(environment), this.#shards)",
+        tests: ["test/controller/controller.test.ts"],
+      },
+      {
+        name: "serves an Environment in the shard of its deleted namesake",
+        guard: "identity",
+        find: "found && this.#shardOf(found) === shard ? found : undefined",
+        replace: "found",
       },
     ],
   },

@@ -481,7 +481,7 @@ export class LoopWorld {
     // A line may have been on its way. The container of a Pod that was deleted by force can't be seen.
     const slot = slotName(pod, turnNumber(container));
     if (this.#settled.has(slot) && this.#pod(pod)) this.wrongs.push(`D2 ${pod} starts after its claim was settled`);
-    const item = [this.api, ...this.api.elsewhere.values()].map((api) => api.world.items.get(workId)).find(Boolean);
+    const item = this.api.world.items.get(workId);
     if (!item || item.acks.length === 0) this.wrongs.push(`S4 ${pod} starts for an item that was never acknowledged`);
     this.#servesOneSession(pod, item?.data.id);
     this.#startsWithVolume(pod, item?.data.id);
@@ -596,16 +596,12 @@ export class LoopWorld {
     const journal = claim && readJournal(claim);
     if (!journal) this.wrongs.push(`S1 ${item.id} is acknowledged and no Secret names it`);
     if (journal?.use !== "session") return;
-    const { handledSentMs } = this.#apiOf(item);
+    const { handledSentMs } = this.api;
     const { pod } = podOfSlot(claim?.metadata.name ?? "");
     const read = this.#reads.get(pod)?.findLast(({ atMs }) => atMs <= handledSentMs);
     const journaledMs = this.#journaledMs.get(claim?.metadata.uid ?? "") ?? Number.POSITIVE_INFINITY;
     const isReady = read?.isParked === true && read.uid === journal.podUid && read.atMs >= journaledMs;
     if (!isReady) this.wrongs.push(`S1 ${item.id} is acknowledged without a ready Pod`);
-  }
-
-  #apiOf({ id }: ItemRecord): WorkApi {
-    return [this.api, ...this.api.elsewhere.values()].find(({ world }) => world.items.has(id)) ?? this.api;
   }
 
   /** Records live reads of Pods, the only evidence that allows an acknowledgement. */

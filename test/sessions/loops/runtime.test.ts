@@ -7,7 +7,6 @@ import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { refusal } from "./api-server.ts";
 import { LoopWorld, type LoopWorldOptions, NAME, NAMESPACE, type Operator } from "./loop-world.ts";
 import { FAIR } from "./network.ts";
-import { WorkApi } from "./work-api.ts";
 
 const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
@@ -679,19 +678,18 @@ describe("Environments that change while sessions run", () => {
     holdsTrue(world);
   });
 
-  test("an Environment that is recreated with another Work API drops the claims of the old one", async () => {
+  test("an Environment that is recreated with another environmentId drops the claims of the old one", async () => {
     const { world, operator, id } = await running();
-    const other = new WorkApi(world.clock, { seed: 2 });
-    other.world.createEnvironment({ id: world.environmentId, key: world.api.world.keyOf(world.environmentId) });
-    world.api.elsewhere.set("https://other.test", other);
+    const key = world.api.world.keyOf(world.environmentId);
+    const other = world.api.world.createEnvironment({ key }).id;
     operator.kill();
     world.server.delete(ENVIRONMENTS, NAMESPACE, NAME);
     world.patchEnvironment({ metadata: { finalizers: [] } });
     world.createEnvironment();
-    world.patchEnvironment({ spec: { api: { baseUrl: "https://other.test" } } });
+    world.patchEnvironment({ spec: { environmentId: other } });
     world.startOperator();
-    const next = other.world.enqueue(world.environmentId, {}).id;
-    await world.until("the new item runs", () => other.world.item(next).state === "active", 2 * MINUTE);
+    const next = world.api.world.enqueue(other, {}).id;
+    await world.until("the new item is claimed", () => world.item(next).acks.length > 0, 2 * MINUTE);
     await world.until("only the claim of the new item is left", () => world.claims.length <= 1, 10 * MINUTE);
     // The program stops its item itself, or its lease lapses.
     expect(world.item(id).stoppedBy?.as).not.toBe("environment-key");

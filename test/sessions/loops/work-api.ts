@@ -43,8 +43,6 @@ export class WorkApi {
   dateAheadMs: (() => number) | null = () => 0;
   /** When (monotonic) the request that is being handled was sent. */
   handledSentMs = 0;
-  /** Other Work APIs, by origin. This one answers for all other origins. */
-  readonly elsewhere = new Map<string, WorkApi>();
   /** The origins that requests were sent to. */
   readonly origins = new Set<string>();
 
@@ -111,8 +109,6 @@ export class WorkApi {
 
   async #answer(request: HttpRequest, delayed: boolean, signal: AbortSignal): Promise<Reply> {
     this.origins.add(request.origin);
-    const other = this.elsewhere.get(request.origin);
-    if (other) return other.#answer(request, delayed, signal);
     const { world } = this;
     world.deadlines.runDue();
     const url = new URL(request.path, BASE_URL);

@@ -1,0 +1,95 @@
+import { findCondition, type Verdict } from "../api/conditions.ts";
+import type { EnvironmentStatus } from "../api/environment.ts";
+
+/** An Environment as cached. */
+interface Member {
+  readonly metadata: {
+    readonly namespace?: string;
+    readonly name?: string;
+    readonly uid?: string;
+    readonly creationTimestamp?: string;
+    readonly deletionTimestamp?: string;
+  };
+  readonly spec?: unknown;
+  readonly status?: unknown;
+}
+
+/** What an Environment may do beside others with the same queue. */
+export interface Precedence {
+  /** Whether it is the Environment that serves the queue. The others only get their key checked. */
+  readonly isServed: boolean;
+  /** It serves the queue, and no other one still has claims. */
+  readonly mayClaim: boolean;
+  /** Why it may not claim; null: it may. */
+  readonly verdict: Verdict | null;
+}
+
+const ALONE: Precedence = { isServed: true, mayClaim: true, verdict: null };
+
+/**
+ * Decides which Environment of a queue is served: of those whose key the Work API accepts, the oldest. So an
+ * Environment that names another one's environmentId without a valid key blocks nothing.
+ * @param uid the Environment that asks
+ * @param queue all Environments of its queue, as cached
+ * @param mayHaveSessions whether an Environment has claims, as its finalizer says, or its loops
+ */
+export function precedenceOf<T extends Member>(
+  uid: string,
+  queue: readonly T[],
+  mayHaveSessions: (environment: T) => boolean,
+): Precedence {
+  const others = queue.filter(({ metadata }) => metadata.uid !== uid);
+  if (others.length === 0) return ALONE;
+  const served = queue
+    .filter((each) => each.metadata.deletionTimestamp === undefined && isAccepted(each))
+    .toSorted(byAge)[0];
+  if (!served) {
+    const message = "the Work API has accepted the key of no Environment with this environmentId yet";
+    return { isServed: false, mayClaim: false, verdict: { reason: "Pending", message } };
+  }
+  if (served.metadata.uid !== uid) {
+    return {
+      isServed: false,
+      mayClaim: false,
+      verdict: { reason: "EnvironmentIdShared", message: sharedText(served) },
+    };
+  }
+  // Anyone who can write Environments can write finalizers and claims, but only an accepted key gets work items.
+  const before = others.find((each) => (wasAccepted(each) || isAccepted(each)) && mayHaveSessions(each));
+  if (!before) return ALONE;
+  const message = `Environment ${keyOf(before)} has the same environmentId and still has sessions, so Berth claims nothing new before they have ended`;
+  return { isServed: true, mayClaim: false, verdict: { reason: "AwaitingSessions", message } };
+}
+
+function sharedText(served: Member): string {
+  const isPaused = (served.spec as { paused?: unknown } | undefined)?.paused === true;
+  const paused = isPaused ? " and paused, so nothing new is served" : "";
+  return `spec.environmentId: already served by Environment ${keyOf(served)}, which is older${paused}; delete one of the two, or create this one again with its own environmentId`;
+}
+
+/** After a restart or a change of the key, the key is unchecked for a moment. An earlier acceptance counts then. */
+function isAccepted(environment: Member): boolean {
+  const reason = findCondition(statusOf(environment)?.conditions, "Authenticated")?.reason;
+  return reason === "KeyAccepted" || (reason === "KeyUnchecked" && wasAccepted(environment));
+}
+
+/** The Work API has answered with this key: it gave the queue's statistics, which the status keeps. */
+function wasAccepted(environment: Member): boolean {
+  return statusOf(environment)?.queue !== undefined;
+}
+
+function statusOf(environment: Member): Partial<EnvironmentStatus> | undefined {
+  return environment.status as Partial<EnvironmentStatus> | undefined;
+}
+
+function keyOf({ metadata: { namespace, name } }: Member): string {
+  return `${namespace}/${name}`;
+}
+
+function byAge(a: Member, b: Member): number {
+  return rankOf(a) < rankOf(b) ? -1 : 1;
+}
+
+function rankOf({ metadata: { creationTimestamp = "", uid = "" } }: Member): string {
+  return `${creationTimestamp} ${uid}`;
+}

@@ -1,0 +1,105 @@
+import { describe, expect, test } from "vitest";
+import type { KubeObject } from "../../src/kube/resource.ts";
+import { precedenceOf } from "../../src/queue/precedence.ts";
+
+interface Parts {
+  readonly second?: number;
+  readonly key?: "KeyAccepted" | "KeyRejected" | "KeyUnchecked";
+  readonly isRead?: boolean;
+  readonly isDeleting?: boolean;
+  readonly paused?: boolean;
+}
+
+/** An Environment with the name and uid `name`; by default with an accepted key. */
+function environment(name: string, parts: Parts = {}): KubeObject {
+  const { second = 0, key = "KeyAccepted", isRead = key === "KeyAccepted", paused = false } = parts;
+  const at = (seconds: number) => new Date(seconds * 1_000).toISOString();
+  return {
+    metadata: {
+      name,
+      namespace: "agents",
+      uid: name,
+      creationTimestamp: at(second),
+      ...(parts.isDeleting ? { deletionTimestamp: at(100) } : {}),
+    },
+    spec: { paused },
+    status: {
+      conditions: [{ type: "Authenticated", reason: key }],
+      ...(isRead ? { queue: { depth: 0, pending: 0 } } : {}),
+    },
+  } as unknown as KubeObject;
+}
+
+const of = (uid: string, ...queue: KubeObject[]) => precedenceOf(uid, queue, () => false);
+/** The Environments that are served; at most one. */
+const served = (...queue: KubeObject[]) =>
+  queue.filter(({ metadata: { uid = "" } }) => of(uid, ...queue).isServed).map(({ metadata }) => metadata.name);
+
+test("an Environment alone in its queue is served, also before its key was checked", () => {
+  const may = { isServed: true, mayClaim: true, verdict: null };
+  expect(of("a", environment("a", { key: "KeyUnchecked" }))).toEqual(may);
+  expect(of("a")).toEqual(may);
+});
+
+describe("of several Environments", () => {
+  test("the oldest is served, or the one with the smaller uid", () => {
+    expect(served(environment("a", { second: 2 }), environment("b", { second: 1 }))).toEqual(["b"]);
+    expect(served(environment("b"), environment("a"))).toEqual(["a"]);
+  });
+
+  test.each<[string, Parts]>([
+    ["whose key is rejected", { key: "KeyRejected" }],
+    ["whose key was accepted before and is rejected", { key: "KeyRejected", isRead: true }],
+    ["whose key was never checked", { key: "KeyUnchecked" }],
+    ["that is being deleted", { isDeleting: true }],
+  ])("an older one %s is not", (_title, parts) => {
+    expect(served(environment("a", parts), environment("b", { second: 1 }))).toEqual(["b"]);
+  });
+
+  test("an older one stays served while its key is checked again, after a restart or with a new key", () => {
+    const older = environment("a", { key: "KeyUnchecked", isRead: true });
+    expect(served(older, environment("b", { second: 1 }))).toEqual(["a"]);
+  });
+
+  test("none is served before one key is accepted", () => {
+    const queue = ["a", "b"].map((name) => environment(name, { key: "KeyUnchecked" }));
+    expect(served(...queue)).toEqual([]);
+    expect(of("a", ...queue)).toMatchObject({ mayClaim: false, verdict: { reason: "Pending" } });
+  });
+
+  test("the others learn which one is served, and whether it is paused", () => {
+    const fix = "delete one of the two, or create this one again with its own environmentId";
+    const message = (paused: boolean) =>
+      of("b", environment("a", { paused }), environment("b", { second: 1 })).verdict?.message;
+    expect(message(false)).toBe(`spec.environmentId: already served by Environment agents/a, which is older; ${fix}`);
+    expect(message(true)).toBe(
+      `spec.environmentId: already served by Environment agents/a, which is older and paused, so nothing new is served; ${fix}`,
+    );
+  });
+});
+
+describe("the served Environment", () => {
+  /** What `b` may do while `a`, with these parts, has claims. */
+  const beside = (parts: Parts) =>
+    precedenceOf(
+      "b",
+      [environment("a", parts), environment("b", { second: 1 })],
+      ({ metadata }) => metadata.uid === "a",
+    );
+
+  test.each<[string, Parts]>([
+    ["an older one that is deleted", { isDeleting: true }],
+    ["an older one whose key was rejected since", { key: "KeyRejected", isRead: true }],
+    ["a younger one", { second: 2 }],
+  ])("claims nothing while %s has claims", (_title, parts) => {
+    expect(beside(parts)).toMatchObject({
+      isServed: true,
+      mayClaim: false,
+      verdict: { reason: "AwaitingSessions", message: expect.stringContaining("agents/a") },
+    });
+  });
+
+  test("doesn't wait for claims of one whose key was never accepted, because they are made up", () => {
+    expect(beside({ key: "KeyRejected" })).toEqual({ isServed: true, mayClaim: true, verdict: null });
+  });
+});
