@@ -179,7 +179,10 @@ describe.concurrent("an operator that lacks a permission", () => {
     world.simulator.enqueue(world.environmentId);
     await world.untilServed(1);
     const metadata = { name: "batch", namespace: world.namespace };
-    const spec = { ...world.spec(), ...workersSpec(world) };
+    const environmentId = world.simulator.createEnvironment().id;
+    await world.createKey(world.simulator.environmentKey(environmentId), "batch-key");
+    const api = { baseUrl: world.simulator.url, keySecretRef: { name: "batch-key" } };
+    const spec = { ...world.spec({ environmentId, api }), ...workersSpec(world) };
     await world.kube.create(ENVIRONMENTS, { metadata, spec } as never);
     const readyOf = async () => {
       const { status } = await world.kube.get(ENVIRONMENTS, metadata);
