@@ -9,6 +9,9 @@ import {
   type ReasonInfo,
 } from "./reasons.ts";
 
+const FIX_STEP =
+  "Fix what the message names. The metric berth_failing_steps shows which steps fail, and the operator's log shows each attempt.";
+
 /** A reason of a condition: the condition's type and status, with texts for a person. */
 export interface ConditionReasonInfo extends ReasonInfo {
   readonly type: ConditionType;
@@ -40,11 +43,32 @@ export const REASONS = {
     fix: "Wait: the deletion ends at most 60 s after deletionGraceSeconds.",
     event: "Normal",
   },
-  StepFailing: {
+  NothingStarts: {
     type: "Ready",
     status: "False",
-    description: "A step that sessions need has failed for 45 seconds, or cannot succeed before you fix it.",
-    fix: "Fix what the message names. The metric berth_failing_steps shows which steps fail, and the operator's log shows each attempt.",
+    description:
+      "Sessions neither start nor wake, or workers are not scaled: a step for it has failed for 45 seconds, or cannot succeed before you fix it.",
+    fix: FIX_STEP,
+  },
+  SessionsInterrupted: {
+    type: "Ready",
+    status: "False",
+    description:
+      "Sessions lose their leases or Pods: a step that they need has failed for 45 seconds, or cannot succeed before you fix it.",
+    fix: FIX_STEP,
+  },
+  CleanupFailing: {
+    type: "Ready",
+    status: "False",
+    description:
+      "Ended sessions keep their Pods, Secrets or places, or the finalizer stays. A step has failed for 45 seconds, or cannot succeed before you fix it.",
+    fix: FIX_STEP,
+  },
+  StatusOutdated: {
+    type: "Ready",
+    status: "False",
+    description: "The operator misses changes in the cluster, or cannot write the status. All conditions may be old.",
+    fix: FIX_STEP,
   },
   Pending: {
     type: "Ready",

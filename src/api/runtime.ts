@@ -26,5 +26,5 @@ export interface RuntimeReport {
    */
   readonly firstPod?: (Verdict & { readonly serves: boolean }) | null | undefined;
   /** Why the loops can't serve, with the fix, if no condition covers it; null if nothing blocks them. */
-  readonly blockedReason: string | null;
+  readonly blocked: Verdict | null;
 }

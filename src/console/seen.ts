@@ -25,7 +25,7 @@ interface Entry {
   warnings: readonly Warning[];
 }
 
-const NO_REPORT: EnvironmentLook["report"] = { queue: null, sessions: null, blockedReason: null };
+const NO_REPORT: EnvironmentLook["report"] = { queue: null, sessions: null, blocked: null };
 
 /**
  * What this process serves, as reported by the reconcilers. Memory is bounded: live sessions are read from their

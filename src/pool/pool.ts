@@ -366,8 +366,8 @@ export class Pool {
   /** Why the Pod has no turn that could wait. */
   #turnProblem(pod: Pod): CapacityProblem {
     if (!hasTurns(pod) || hasOpenTurn(pod)) return null;
-    const message = this.#context.holds.messageOf(["add-turn"]);
-    return message === null ? null : { is: "preparing", message };
+    const failing = this.#context.holds.failing(["add-turn"]);
+    return failing && { is: "preparing", message: failing.message };
   }
 
   async #carryOut(): Promise<void> {

@@ -10,7 +10,7 @@ import { ApiHealth } from "../queue/api-health.ts";
 import type { Claim } from "./claim.ts";
 import { Creations } from "./creations.ts";
 import { ACK_BACKOFF, afterFailure, type Failure, isReported, OVERDUE_MS } from "./failing-steps.ts";
-import type { FailingByStep, FailingStep, StepName } from "./tracked-steps.ts";
+import { type FailingByStep, type FailingStep, STEPS, type StepName } from "./tracked-steps.ts";
 
 /** The longest pause after items that found no Pod. Polls go on sooner if a sleeping session's item is among the next. */
 const UNFIT_MAX_MS = 4_000;
@@ -331,12 +331,12 @@ export class Holds {
     return this.#fresh(step)?.untilMs ?? null;
   }
 
-  /** The message of the first of these steps that is reported; null: none is. */
-  messageOf(steps: readonly StepName[]): string | null {
+  /** The reason and message of the first of these steps that is reported; null: none is. */
+  failing(steps: readonly StepName[]): Verdict | null {
     const shown = this.#reported();
     for (const step of steps) {
       const [first] = shown.get(step) ?? [];
-      if (first) return first.message;
+      if (first) return { reason: STEPS[step].reason, message: first.message };
     }
     return null;
   }

@@ -7,7 +7,7 @@ import type { RuntimeReport } from "../api/runtime.ts";
 /** The inputs of an Environment's conditions. */
 export interface ConditionParts {
   readonly environment: Environment;
-  readonly report: Pick<RuntimeReport, "verdicts" | "blockedReason" | "firstPod">;
+  readonly report: Pick<RuntimeReport, "verdicts" | "blocked" | "firstPod">;
   /** Why the caches of the namespace lag; null if they don't. */
   readonly lag: string | null;
   /** What is wrong with the environment key in its Secret; null if nothing is. */
@@ -46,7 +46,7 @@ export function environmentConditions(parts: ConditionParts): ConditionUpdate[] 
     decided: ownDecision(environment),
     lag: parts.lag,
     precedence: parts.precedence,
-    blockedReason: report.blockedReason,
+    blocked: report.blocked,
     preparing: report.firstPod?.serves === false ? report.firstPod : null,
     conditions: all,
     generation,
@@ -109,7 +109,7 @@ export interface ReadyParts {
   /** Why another Environment with the same environmentId keeps this one from claiming. */
   readonly precedence: Verdict | null;
   /** Why the loops can't serve, if no condition covers it. */
-  readonly blockedReason: string | null;
+  readonly blocked: Verdict | null;
   /** That the first Pod is being prepared, and nothing is served meanwhile. */
   readonly preparing: Verdict | null;
   readonly conditions: readonly ConditionUpdate[];
@@ -121,13 +121,13 @@ export interface ReadyParts {
  * one condition says what is wrong.
  */
 export function readyCondition(parts: ReadyParts): ConditionUpdate {
-  const { decided, lag, precedence, blockedReason, preparing, conditions, generation } = parts;
-  const blocked = lag ?? blockedReason;
+  const { decided, lag, precedence, blocked, preparing, conditions, generation } = parts;
   if (decided) {
-    const message = blocked === null ? decided.message : `${decided.message}; ${blocked}`;
+    const also = lag ?? blocked?.message;
+    const message = also === undefined ? decided.message : `${decided.message}; ${also}`;
     return conditionFor(decided.reason, message, generation);
   }
-  if (lag !== null) return conditionFor("StepFailing", lag, generation);
+  if (lag !== null) return conditionFor("StatusOutdated", lag, generation);
   const byType = new Map(conditions.map((condition) => [condition.type, condition]));
   // Only a client with a valid key is told the name of another Environment.
   const key = byType.get("Authenticated");
@@ -136,7 +136,7 @@ export function readyCondition(parts: ReadyParts): ConditionUpdate {
     const condition = byType.get(type);
     if (condition && !isGood(condition) && isKnown(condition)) return readyBlockedBy(condition, generation);
   }
-  if (blockedReason !== null) return conditionFor("StepFailing", blockedReason, generation);
+  if (blocked) return conditionFor(blocked.reason, blocked.message, generation);
   for (const type of IN_THE_WAY) {
     const condition = byType.get(type);
     if (MUST_BE_KNOWN.has(type) && (!condition || condition.status === "Unknown")) {

@@ -74,7 +74,7 @@ export interface CheckedTemplate {
 export interface EnvironmentLook {
   readonly mode: "Sessions" | "Workers";
   readonly max: number;
-  readonly report: Pick<RuntimeReport, "queue" | "sessions" | "workers" | "blockedReason">;
+  readonly report: Pick<RuntimeReport, "queue" | "sessions" | "workers" | "blocked">;
   readonly conditions: readonly ConditionUpdate[];
 }
 

@@ -149,7 +149,7 @@ export class StatusWriter {
     this.#failing = afterFailure(this.#failing ?? undefined, "status", { error }, nowMs, this.#options);
     logger.warn({ error: errorText(error) }, "cannot write the status");
     if (isReported(this.#failing, nowMs, timing)) {
-      if (!this.#isFailureReported) announce("StepFailing", this.#failing.message);
+      if (!this.#isFailureReported) announce("StatusOutdated", this.#failing.message);
       this.#setFailureReported(true);
       this.#logTurned(status);
       this.#announceTurned(status);

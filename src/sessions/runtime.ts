@@ -379,7 +379,7 @@ export class SessionsRuntime {
   report(): RuntimeReport {
     const stats = this.#queue.stats;
     const sessions = this.#counts();
-    const failing = this.#holds.messageOf(STEP_NAMES);
+    const failing = this.#holds.failing(STEP_NAMES);
     return {
       queue: this.#queue.status,
       sessions,
@@ -390,13 +390,13 @@ export class SessionsRuntime {
           busy: this.#pool.busy,
           max: this.#context.environment().spec.sessions?.maxConcurrent ?? 0,
           depth: stats?.depth ?? 0,
-          failing,
+          failing: failing?.message ?? null,
           wasReady: this.#pool.wasReady,
         }),
         this.#queue.pollers,
       ],
       firstPod: this.#pool.firstPod,
-      blockedReason: failing,
+      blocked: failing,
     };
   }
 

@@ -267,7 +267,7 @@ export class WorkersRuntime {
         scalingVerdict(view, this.#demand.readings, { blockedReason: this.#demand.blockedReason, clock }),
         queue.pollers,
       ],
-      blockedReason: unread(this.#context.problem(), this.#synced),
+      blocked: unread(this.#context.problem(), this.#synced),
     };
   }
 
@@ -353,11 +353,14 @@ export class WorkersRuntime {
   }
 }
 
-function unread(problem: string | null, hasSynced: boolean): string | null {
+function unread(problem: string | null, hasSynced: boolean): Verdict | null {
   if (problem === null) return null;
   return hasSynced
-    ? `Berth misses changes of Deployments and Pods, because it cannot list or watch them: ${problem}`
-    : `Berth scales nothing until it can list Deployments and Pods: ${problem}`;
+    ? {
+        reason: "StatusOutdated",
+        message: `Berth misses changes of Deployments and Pods, because it cannot list or watch them: ${problem}`,
+      }
+    : { reason: "NothingStarts", message: `Berth scales nothing until it can list Deployments and Pods: ${problem}` };
 }
 
 /** How a worker ended, according to its Pod. */

@@ -86,7 +86,7 @@ async function startSmall(brokenKey = "agents/review") {
   breakWith(broken, "KeyRejected", "the Work API answers 401; put a valid key into Secret review-key");
   served.observer.serves(brokenKey, broken);
   const workers = { desired: 3, replicas: 3, ready: 2, busy: 1 };
-  const report = { queue: { depth: 4, pending: 1 }, sessions: null, workers, blockedReason: null };
+  const report = { queue: { depth: 4, pending: 1 }, sessions: null, workers, blocked: null };
   batch.now = { ...batch.now, mode: "Workers", max: 3, report };
   served.observer.serves("agents/batch", batch);
   return { served, research, broken, batch };

@@ -768,10 +768,10 @@ export function faults(): Fault[] {
       {
         type: "Ready",
         status: "False",
-        reason: "StepFailing",
+        reason: "NothingStarts",
         words: ["Berth claims nothing until it can list the Secrets of earlier claims", "permission to list Secrets"],
       },
-      { status: "False", reason: "StepFailing" },
+      { status: "False", reason: "NothingStarts" },
     ),
     lacking(
       { resource: "secrets", verb: "create" },
@@ -779,10 +779,10 @@ export function faults(): Fault[] {
       {
         type: "Ready",
         status: "False",
-        reason: "StepFailing",
+        reason: "NothingStarts",
         words: ["Berth claims nothing while it cannot create the Secrets of claims", "permission to create Secrets"],
       },
-      { status: "False", reason: "StepFailing" },
+      { status: "False", reason: "NothingStarts" },
       // The finalizer is added before each claim and removed after it.
       {
         restless: true,
@@ -836,7 +836,7 @@ export function faults(): Fault[] {
       shows: {
         type: "Ready",
         status: "False",
-        reason: "StepFailing",
+        reason: "CleanupFailing",
         words: ["Pods count towards maxConcurrent while Berth cannot delete them", FAILED_WEBHOOK],
       },
       tries: "pod-deletion",
@@ -854,7 +854,7 @@ export function faults(): Fault[] {
       shows: {
         type: "Ready",
         status: "False",
-        reason: "StepFailing",
+        reason: "CleanupFailing",
         words: ["ended sessions keep their Secrets and Pods", FAILED_WEBHOOK],
       },
       tries: "secret-deletion",
@@ -869,7 +869,7 @@ export function faults(): Fault[] {
         {
           type: "Ready",
           status: "False",
-          reason: "StepFailing",
+          reason: "NothingStarts",
           words: ["no session starts while Berth cannot acknowledge work items", "Work API ack: ", "400"],
         },
       ),
@@ -888,7 +888,7 @@ export function faults(): Fault[] {
         {
           type: "Ready",
           status: "False",
-          reason: "StepFailing",
+          reason: "CleanupFailing",
           words: ["ended sessions stay active while Berth cannot stop work items", "Work API stop: ", "400"],
         },
       ),

@@ -188,9 +188,9 @@ describe.concurrent("an operator that lacks a permission", () => {
       const { status } = await world.kube.get(ENVIRONMENTS, metadata);
       return status?.conditions?.find(({ type }) => type === "Ready");
     };
-    const told = await world.until("Ready reports StepFailing", async () => {
+    const told = await world.until("Ready reports NothingStarts", async () => {
       const ready = await readyOf();
-      return ready?.reason === "StepFailing" && ready;
+      return ready?.reason === "NothingStarts" && ready;
     });
     expect(told.message).toContain("Berth scales nothing until it can list Deployments and Pods");
     await changeRights(world);

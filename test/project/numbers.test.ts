@@ -157,7 +157,7 @@ const SENTENCES: Record<string, readonly string[]> = {
     `after ${minutes(t.probeFirstMs)}, 2, 4 ... ${minutes(t.probeMaxMs)} minutes`,
   ],
   "docs/troubleshooting/Deleting.md": [`at most ${s(t.drainBoundMs)} after that`],
-  "docs/troubleshooting/StepFailing.md": [
+  "docs/troubleshooting/NothingStarts.md": [
     `given up after ${s(t.stepPatienceMs)}`,
     `at most ${s(t.retryMaxMs)} apart`,
     `within ${t.requestBoundMs} ms`,

@@ -36,7 +36,7 @@ function ready(conditions: readonly ConditionUpdate[], parts: Partial<ReadyParts
     decided: null,
     lag: null,
     precedence: null,
-    blockedReason: null,
+    blocked: null,
     preparing: null,
     conditions,
     generation: GENERATION,
@@ -53,7 +53,7 @@ test("capacity is Unknown while the template is refused, because no Pod is creat
       } as unknown as Environment,
       report: {
         verdicts: [{ reason: "Available", message: "Pods can be created and get ready" }],
-        blockedReason: null,
+        blocked: null,
       },
       keyProblem: null,
       originAllowed: true,
@@ -78,7 +78,7 @@ describe("an environmentId without the platform's prefix", () => {
         metadata: { generation: 1 },
         spec: { environmentId, api: { keySecretRef: { name: "key", key: "environment-key" } }, sessions: {} },
       } as unknown as Environment,
-      report: { verdicts: [{ reason, message: "words" }], blockedReason: null },
+      report: { verdicts: [{ reason, message: "words" }], blocked: null },
       keyProblem: null,
       originAllowed: true,
       template: { reason: "Accepted", message: "" },
@@ -168,21 +168,22 @@ describe("Ready", () => {
   test("shows the operator's own decision before everything else", () => {
     const decided = { reason: "Paused", message: "on purpose" } as const;
     expect(ready(conditionsWith("KeyRejected"), { decided })).toEqual(conditionFor("Paused", "on purpose", GENERATION));
-    expect(ready([], { decided, blockedReason: "a step fails" }).message).toBe("on purpose; a step fails");
+    expect(ready([], { decided, blocked: { reason: "NothingStarts", message: "a step fails" } }).message).toBe(
+      "on purpose; a step fails",
+    );
   });
 
   test("shows what blocks the loops after faults, but before conditions that are only unknown", () => {
-    expect(ready(conditionsWith("KeyUnchecked"), { blockedReason: "no leave" })).toMatchObject({
-      status: "False",
-      reason: "StepFailing",
-      message: "no leave",
-    });
-    expect(ready(conditionsWith("Unreachable"), { blockedReason: "no leave" }).reason).toBe("Unreachable");
+    const blocked = { reason: "CleanupFailing", message: "no leave" } as const;
+    expect(ready(conditionsWith("KeyUnchecked"), { blocked })).toMatchObject({ status: "False", ...blocked });
+    expect(ready(conditionsWith("Unreachable"), { blocked }).reason).toBe("Unreachable");
   });
 
   test("shows lagging caches before all conditions, which depend on them", () => {
     const lag = "changes of Pods are not seen";
-    expect(ready(conditionsWith("PreparationFailing"), { lag })).toMatchObject({ status: "False", message: lag });
+    expect(ready(conditionsWith("PreparationFailing"), { lag })).toMatchObject({
+      ...{ status: "False", reason: "StatusOutdated", message: lag },
+    });
     const decided = { reason: "Paused", message: "spec.paused is true" } as const;
     expect(ready(conditionsWith(), { lag, decided })).toMatchObject({ reason: "Paused" });
   });
@@ -194,7 +195,7 @@ describe("beside another Environment with the same environmentId, Ready", () => 
   test("names it before other faults", () => {
     const shown = conditionFor(precedence.reason, precedence.message, GENERATION);
     expect(ready(conditionsWith(), { precedence })).toEqual(shown);
-    expect(ready(conditionsWith("QuotaExceeded"), { precedence, blockedReason: "a step fails" })).toEqual(shown);
+    expect(ready(conditionsWith("QuotaExceeded"), { precedence, blocked: { reason: "CleanupFailing", message: "a step fails" } })).toEqual(shown);
   });
 
   test.each<ConditionReason>(["KeyRejected", "KeyUnchecked"])(

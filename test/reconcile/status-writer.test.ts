@@ -279,8 +279,8 @@ describe("failed writes", () => {
       await writing.write(parts(["Reachable"]));
       kube.answer(() => refusal(status, "", "a webhook says no"));
       expect(await requestsIn(writing, 15)).toBeLessThanOrEqual(60);
-      const told = announced.filter(({ reason }) => reason === "StepFailing");
-      expect(told).toEqual([{ reason: "StepFailing", message: expect.stringContaining("a webhook says no") }]);
+      const told = announced.filter(({ reason }) => reason === "StatusOutdated");
+      expect(told).toEqual([{ reason: "StatusOutdated", message: expect.stringContaining("a webhook says no") }]);
       expect(told[0]?.message).toContain("the status stays old while Berth cannot write it");
       expect(await failing()).toBe(1);
       kube.answer(() => ({ metadata: {} }));
@@ -295,7 +295,7 @@ describe("failed writes", () => {
     kube.answer(() => refusal(403, "Forbidden", "may not"));
     const waitMs = await writing.write(parts(["KeyRejected"]));
     expect(announced).toEqual([
-      { reason: "StepFailing", message: expect.stringContaining("permission to patch environments/status") },
+      { reason: "StatusOutdated", message: expect.stringContaining("permission to patch environments/status") },
       { reason: "KeyRejected", message: "words of KeyRejected" },
     ]);
     kube.answer(() => ({ metadata: {} }));
@@ -360,7 +360,7 @@ describe("Events", () => {
     expect(announcedReasons()).toEqual(["KeyRejected", "KeyAccepted"]);
   });
 
-  test.each<ConditionReason>(["Paused", "InvalidSpec", "StepFailing", "Deleting"])(
+  test.each<ConditionReason>(["Paused", "InvalidSpec", "NothingStarts", "Deleting"])(
     "announces what only Ready says: %s, and its end",
     async (reason) => {
       const writing = writer();

@@ -102,7 +102,7 @@ describe("an unserved Environment", () => {
   test("announces the problem, and that the status is refused, if the spec breaks a CRD rule", async () => {
     kube.answer(() => refusal(422, "Invalid", 'Environment.berth.dev "research" is invalid: spec.environmentId: ...'));
     for (let round = 0; round < 3; round += 1) await unserved.report(raw(), "InvalidSpec", "x");
-    expect(announced).toEqual(["StepFailing", "InvalidSpec"]);
+    expect(announced).toEqual(["StatusOutdated", "InvalidSpec"]);
   });
 
   test("removes the metrics of a deleted Environment", async () => {
@@ -131,7 +131,7 @@ describe("the gauges", () => {
     const sessions = { warm: 2, preparing: 1, opening: 0, active: 3, stopping: 0, finished: 4 };
     const environment = parsed(stored(sessionsSpec({ maxConcurrent: 9 })));
     const own = { namespace: environment.metadata.namespace, environment: environment.metadata.name };
-    gaugeEnvironment(metrics, environment, { queue: null, sessions, verdicts: [], blockedReason: null }, [
+    gaugeEnvironment(metrics, environment, { queue: null, sessions, verdicts: [], blocked: null }, [
       conditionFor("Ready", "", 1),
       conditionFor("StartsFailing", "", 1),
       conditionFor("KeyUnchecked", "", 1),
@@ -149,7 +149,7 @@ describe("the gauges", () => {
       queue: null,
       sessions: { warm: 0, preparing: 0, opening: 0, active: 0, stopping: 0, finished: 0 },
       verdicts: [],
-      blockedReason: null,
+      blocked: null,
     };
     const environment = parsed(stored(sessionsSpec()));
     gaugeEnvironment(metrics, environment, report, [conditionFor("StartsFailing", "", 1)]);
@@ -165,12 +165,7 @@ describe("the gauges", () => {
   test("workers have their own gauges and no session series", async () => {
     const environment = parsed(stored(workersSpec({ maxReplicas: 6 })));
     const workers = { desired: 4, replicas: 3, ready: 2, busy: 1 };
-    gaugeEnvironment(
-      metrics,
-      environment,
-      { queue: null, sessions: null, workers, verdicts: [], blockedReason: null },
-      [],
-    );
+    gaugeEnvironment(metrics, environment, { queue: null, sessions: null, workers, verdicts: [], blocked: null }, []);
     const { workersMax, workersDesired, workersReplicas, workersReady, workersBusy } = metrics;
     const gauges = [workersMax, workersDesired, workersReplicas, workersReady, workersBusy];
     expect(await Promise.all(gauges.map((gauge) => metricValue(gauge, {})))).toEqual([6, 4, 3, 2, 1]);

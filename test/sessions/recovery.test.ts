@@ -86,7 +86,7 @@ describe("a claim of an earlier process", () => {
     await clock.advance(60_000);
     expect(await running).toBe(true);
     expect(claims.size).toBe(1);
-    expect(context.holds.messageOf(STEP_NAMES)).toBeNull();
+    expect(context.holds.failing(STEP_NAMES)).toBeNull();
   });
 
   test("that is already known stays unchanged", () => {

@@ -930,7 +930,7 @@ export const ROOMS: readonly FileMutations[] = [
       {
         name: "reports nothing while the API server refuses the status",
         guard: "error",
-        find: 'if (!this.#isFailureReported) announce("StepFailing", this.#failing.message);',
+        find: 'if (!this.#isFailureReported) announce("StatusOutdated", this.#failing.message);',
         replace: "",
       },
     ],

@@ -53,7 +53,7 @@ export class StagedSource implements EnvironmentSource {
     report: {
       queue: { depth: 3, pending: 1 },
       sessions: { warm: 2, preparing: 0, opening: 0, active: 0, stopping: 0, sleeping: 0, finished: 0 },
-      blockedReason: null,
+      blocked: null,
     },
     conditions: [conditionFor("Ready", "Berth serves work", 1)],
   };

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { SECRETS } from "../../../src/kube/resource.ts";
+import { STEPS, type StepName } from "../../../src/protocol/tracked-steps.ts";
 import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { metricValue } from "../../support/metric-value.ts";
 import { refusal } from "./api-server.ts";
@@ -51,15 +52,13 @@ const failing = (world: LoopWorld, step: string) =>
   metricValue(world.metrics.failingSteps, { namespace: NAMESPACE, environment: NAME, step });
 
 /** Ready, one Event and the metric report the failure within a minute, in the server's words. */
-async function untilTold(world: LoopWorld, step: string, words: string): Promise<void> {
+async function untilTold(world: LoopWorld, step: StepName, words: string): Promise<void> {
   await world.until(`Ready says ${words}`, () => world.conditionOf("Ready")?.message.includes(words) === true, MINUTE);
-  expect(world.conditionOf("Ready")).toMatchObject({ status: "False", reason: "StepFailing" });
-  await world.until(
-    "an Event reports StepFailing",
-    () => world.told.some((told) => told.startsWith("StepFailing")),
-    10_000,
-  );
-  expect(world.told.filter((told) => told.startsWith("StepFailing"))).toHaveLength(1);
+  const { reason } = STEPS[step];
+  expect(world.conditionOf("Ready")).toMatchObject({ status: "False", reason });
+  const told = () => world.told.filter((each) => each.startsWith(reason));
+  await world.until(`an Event reports ${reason}`, () => told().length > 0, 10_000);
+  expect(told()).toHaveLength(1);
   expect(await failing(world, step)).toBeGreaterThan(0);
 }
 
@@ -116,7 +115,7 @@ describe.each(LEASES)("lease: %s", (lease) => {
     { step: "journal", verb: "create", plural: "secrets", status: 503 },
     { step: "read-pod", verb: "get", plural: "pods", status: 500 },
     { step: "read-pod", verb: "get", plural: "pods", status: 429 },
-  ])(
+  ] as const)(
     "reports a claim whose $verb of $plural is answered with $status, and leaves the item in the queue",
     async (fault) => {
       const { world, operator } = await started({ lease });
@@ -361,8 +360,8 @@ test("other sessions are served while the stop of one item is always answered wi
       ? { status: 403, body: { error: { type: "permission_error", message: "not this item" } } }
       : undefined;
   await world.until(
-    "Ready reports StepFailing",
-    () => world.conditionOf("Ready")?.reason === "StepFailing",
+    "Ready reports CleanupFailing",
+    () => world.conditionOf("Ready")?.reason === "CleanupFailing",
     3 * MINUTE,
   );
   expect(world.conditionOf("Ready")?.message).toContain("not this item");
@@ -385,8 +384,8 @@ test("the metric returns to 0 when a step has not been tried for a long time", a
   const fix = refuseCall(world, "stop", 400);
   const id = world.enqueue();
   await world.until(
-    "Ready reports StepFailing",
-    () => world.conditionOf("Ready")?.reason === "StepFailing",
+    "Ready reports CleanupFailing",
+    () => world.conditionOf("Ready")?.reason === "CleanupFailing",
     3 * MINUTE,
   );
   expect(await failing(world, "stop")).toBe(1);
@@ -431,8 +430,8 @@ test("work that is not claimed for two minutes despite a free Pod is reported, w
   await world.pass(MINUTE);
   expect(world.conditionOf("Ready")?.status).toBe("True");
   await world.until(
-    "Ready reports StepFailing",
-    () => world.conditionOf("Ready")?.reason === "StepFailing",
+    "Ready reports NothingStarts",
+    () => world.conditionOf("Ready")?.reason === "NothingStarts",
     2 * MINUTE,
   );
   expect(world.conditionOf("Ready")?.message).toContain("Berth acknowledges nothing");

@@ -20,11 +20,11 @@ test("reports Pods that can't be watched in Ready, an Event and the gauge until 
   await world.pass(15_000);
   expect(world.conditionOf("Ready")).toMatchObject({
     status: "False",
-    reason: "StepFailing",
+    reason: "StatusOutdated",
     message:
       "Berth misses changes of Pods, because it cannot list or watch them: etcd is down; check that the API server is healthy",
   });
-  expect(world.told.filter((words) => words.startsWith("StepFailing"))).toHaveLength(1);
+  expect(world.told.filter((words) => words.startsWith("StatusOutdated"))).toHaveLength(1);
   expect(await gauge()).toBe(1);
   operator.kube.intercept.splice(0);
   await world.until("Ready is True", () => world.conditionOf("Ready")?.status === "True", 2 * MINUTE);

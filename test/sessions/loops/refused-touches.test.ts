@@ -51,7 +51,7 @@ test.each(["Worker", "Operator"])(
     // Pauses double up to 15 to 30 s.
     expect(touches()).toBeLessThanOrEqual(SESSIONS * (8 + 16));
     expect(touches()).toBeGreaterThan(SESSIONS * 7);
-    expect(world.conditionOf("Ready")).toMatchObject({ status: "False", reason: "StepFailing" });
+    expect(world.conditionOf("Ready")).toMatchObject({ status: "False", reason: "SessionsInterrupted" });
     expect(world.conditionOf("Ready")?.message).toMatch(/no leave.*give the operator permission to patch Pods/);
     forbidden = false;
     await world.until("all Pods are marked as assigned", () => world.podsOf("assigned").length === SESSIONS, MINUTE);

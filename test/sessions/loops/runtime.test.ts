@@ -104,7 +104,7 @@ describe("Pods that are deleted, or can't be", () => {
     await world.pass(40 * SECOND);
     expect(world.conditionOf("Ready")?.status).toBe("True");
     await world.pass(20 * SECOND);
-    expect(world.conditionOf("Ready")).toMatchObject({ status: "False", reason: "StepFailing" });
+    expect(world.conditionOf("Ready")).toMatchObject({ status: "False", reason: "NothingStarts" });
     refused.stop();
     await world.until("the item is stopped", () => world.item(id).state === "stopped", 10 * MINUTE);
     await world.until("Ready is True", () => world.conditionOf("Ready")?.status === "True", MINUTE);

@@ -714,7 +714,7 @@ describe("turns that cannot be added", () => {
       if (subresource === "ephemeralcontainers" && world.server.find(PODS, NAMESPACE, name)) throw overloaded();
     });
     world.patchEnvironment({ spec: { sessions: { warm: 1 } } });
-    await world.until("it is reported", () => world.conditionOf("Ready")?.reason === "StepFailing");
+    await world.until("it is reported", () => world.conditionOf("Ready")?.reason === "NothingStarts");
     world.patchEnvironment({ spec: { sessions: { warm: 0 } } });
     await world.until("Ready", () => world.conditionOf("Ready")?.status === "True");
   });
@@ -732,7 +732,7 @@ describe("a Pod that cannot be marked as sleeping", () => {
     await world.until("it is served", () => world.item(item).state === "stopped" && world.claims.length === 0);
     await world.pass(10 * SECOND);
     expect(world.conditionOf("Ready")).toMatchObject({
-      ...{ status: "False", reason: "StepFailing" },
+      ...{ status: "False", reason: "SessionsInterrupted" },
       message: expect.stringMatching(/^sessions lose their Pods after each work item .*no marks today/),
     });
     refuses = false;
