@@ -141,10 +141,9 @@ function podCounts(pods: PodCounts | undefined): Count[] {
   if (!pods) return [];
   return [
     count("warm", pods.warm, 3),
-    count("opening", pods.opening, 7),
-    count("active", pods.active, 4),
+    count("running", pods.running, 4),
     count("sleeping", pods.sleeping, 5),
-    count("finished", pods.finished, 8),
+    count("ended", pods.ended, 8),
     count("preparing", pods.preparing, 9),
   ];
 }
@@ -188,7 +187,7 @@ function legend(screen: Screen, paint: Paint): string[] {
     { text: " done " },
     { text: "○ due ", style: "dim" },
     { text: "◑", style: "cyan" },
-    { text: " asleep " },
+    { text: " sleeps " },
     { text: "✗", style: "red" },
     { text: " failed" },
   ];

@@ -33,7 +33,7 @@ export async function findLeftovers(query: LeftoverQuery): Promise<string[]> {
   };
   const [secrets, pods, makers, processes] = await Promise.all([
     kube.list(SECRETS, { namespace, labelSelector: LABEL_ENVIRONMENT }),
-    kube.list(PODS, { namespace, labelSelector: afterwards ? LABEL_ENVIRONMENT : `${LABEL_PHASE}=assigned` }),
+    kube.list(PODS, { namespace, labelSelector: afterwards ? LABEL_ENVIRONMENT : `${LABEL_PHASE}=running` }),
     afterwards ? workerMakers(kube, namespace) : [],
     Promise.all(environments.map(({ mode, environmentId }) => processesOf(mode, environmentId))),
   ]);

@@ -9,15 +9,13 @@ import type { Board } from "./board.ts";
 /** The number of session Pods, by use. */
 export interface PodCounts {
   readonly preparing: number;
-  /** Parked and free: it waits in a shell, in its program, or for a key. */
+  /** It waits for a session: in a shell, in its program, or for a key. */
   readonly warm: number;
-  /** Claimed; its program does not run yet. */
-  readonly opening: number;
-  readonly active: number;
+  readonly running: number;
   /** Its session waits for its next message. */
   readonly sleeping: number;
   /** Ended, and kept for a while. */
-  readonly finished: number;
+  readonly ended: number;
 }
 
 /** The Pods of an Environment that creates one per session. Reports to the board what happens to them. */
@@ -30,7 +28,7 @@ export class SessionPods {
   }
 
   get counts(): PodCounts {
-    const counts = { preparing: 0, warm: 0, opening: 0, active: 0, sleeping: 0, finished: 0 };
+    const counts = { preparing: 0, warm: 0, running: 0, sleeping: 0, ended: 0 };
     for (const pod of this.#pods.values()) counts[stateOf(pod)] += 1;
     return counts;
   }
@@ -73,9 +71,8 @@ export function hasStarted(status: PodStatus | undefined): boolean {
 function stateOf(pod: Pod): keyof PodCounts {
   const { labels, deletionTimestamp } = pod.metadata;
   const phase = pod.status?.phase;
-  if (labels?.[LABEL_PHASE] === "finished" || phase === "Succeeded" || phase === "Failed") return "finished";
-  if (isAsleep(pod)) return deletionTimestamp === undefined ? "sleeping" : "finished";
-  const { is } = readPodState(pod);
-  if (labels?.[LABEL_PHASE] === "assigned") return is === "running" || is === "ended" ? "active" : "opening";
-  return is === "parked" && deletionTimestamp === undefined ? "warm" : "preparing";
+  if (labels?.[LABEL_PHASE] === "ended" || phase === "Succeeded" || phase === "Failed") return "ended";
+  if (isAsleep(pod)) return deletionTimestamp === undefined ? "sleeping" : "ended";
+  if (labels?.[LABEL_PHASE] === "running") return "running";
+  return readPodState(pod).is === "parked" && deletionTimestamp === undefined ? "warm" : "preparing";
 }

@@ -74,23 +74,23 @@ async function record(): Promise<Map<string, string>> {
   const item = world.simulator.enqueue(world.environmentId, { script: bashScript("echo hello") });
   const pod = await untilAssigned(world, item);
   await untilState(world, item, "active");
-  await untilCounts(world, { active: 1 });
+  await untilCounts(world, { running: 1 });
   const events = ["events", "--for", `pod/${pod.metadata.name}`];
   const secrets = ["get", "secrets", "-l", `berth.dev/environment=${world.name}`];
   texts.set("running", [await show.tables(get), await show.events(events), await show.tables(secrets)].join("\n\n"));
 
   await untilEnded(world, { operator, item, pod }, "Completed");
-  await untilCounts(world, { sleeping: 1, active: 0, warm: 1 });
+  await untilCounts(world, { sleeping: 1, running: 0, warm: 1 });
   await untilTurnWaits(world, 2);
   texts.set("asleep", `${await show.tables(get)}\n\n${await show.events(events)}`);
 
   const { sessionId } = item;
   const next = world.simulator.enqueue(world.environmentId, { sessionId, script: bashScript("echo hello again") });
   await untilState(world, next, "active");
-  await untilCounts(world, { sleeping: 0, active: 1 });
+  await untilCounts(world, { sleeping: 0, running: 1 });
   texts.set("awake", `${await show.tables(get)}\n\n${await show.tables(secrets)}`);
   await untilState(world, next, "stopped");
-  await untilCounts(world, { sleeping: 1, active: 0 });
+  await untilCounts(world, { sleeping: 1, running: 0 });
   texts.set("metrics", shownText(metricChanges(metricsBefore, await operator.metrics.registry.metrics()), run));
   await operator.stop();
   return texts;

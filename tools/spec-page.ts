@@ -66,7 +66,7 @@ In the cluster, use \`kubectl explain benv.spec.sessions\`. Examples: [the minim
 - **Heartbeat**: a request that keeps an item claimed. Without heartbeats, it returns to the queue.
 - **Failed**: a session that ended with a [reason](#how-sessions-end) marked so.
 
-A session's Pod is in one of these states.
+A session's Pod is in one of these states. The label \`berth.dev/phase\` is \`warm\` from the Pod's creation, then \`running\`, \`sleeping\` or \`ended\`.
 
 | State | The Pod |
 |---|---|
@@ -111,7 +111,7 @@ ${table(
 
 ## How sessions end
 
-A session's last Event, \`berth_sessions_ended_total\` and the Pod's annotation \`berth.dev/end-reason\` have one of these reasons. Pods of failed sessions stay for \`retainFailedSeconds\`, others for \`retainFinishedSeconds\`. If [sessions sleep](../workspaces.md), a Pod that still runs sleeps instead.
+A session's last Event, \`berth_sessions_ended_total\` and the Pod's annotation \`berth.dev/end-reason\` have one of these reasons. Pods of failed sessions stay for \`retainFailedSeconds\`, others for \`retainEndedSeconds\`. If [sessions sleep](../workspaces.md), a Pod that still runs sleeps instead.
 
 ${table(
   ["Reason", "Failed", "What happened", "What to do"],

@@ -97,7 +97,7 @@ function assignment(uid: string, item: WorkItem) {
   return {
     metadata: {
       uid,
-      labels: { "berth.dev/phase": "assigned", "berth.dev/work-id": item.id },
+      labels: { "berth.dev/phase": "running", "berth.dev/work-id": item.id },
       annotations: { "berth.dev/assigned-at": new Date().toISOString() },
     },
     spec: { activeDeadlineSeconds: 86_400 },

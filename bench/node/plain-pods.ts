@@ -35,7 +35,7 @@ export async function plainPod(way: Way, input: PodSpecInput): Promise<Pod> {
   const container = workerContainer(await COMMANDS[way](), requests);
   const fromSecret = ITEM_VARIABLES.map((key) => ({ name: key, valueFrom: { secretKeyRef: { name, key } } }));
   return {
-    metadata: { name, namespace, labels: { bench: way, "berth.dev/phase": "parked" } },
+    metadata: { name, namespace, labels: { bench: way, "berth.dev/phase": "warm" } },
     spec: {
       restartPolicy: "Never",
       automountServiceAccountToken: false,

@@ -79,7 +79,7 @@ export function isSleeping(pod: Pod): boolean {
 /** Whether a Pod waits for its session, in any of the ways in which it can. */
 export function isWaiting(pod: Pod): boolean {
   const { metadata, status } = pod;
-  if (metadata.deletionTimestamp || metadata.labels?.["berth.dev/phase"] !== "parked") return false;
+  if (metadata.deletionTimestamp || metadata.labels?.["berth.dev/phase"] !== "warm") return false;
   if (hasTurns(pod)) return stateOf(pod).is === "parked";
   const [container] = status?.containerStatuses ?? [];
   const waitsForKey = container?.state?.waiting?.reason === "CreateContainerConfigError";

@@ -174,5 +174,5 @@ async function measureRaw(
 
 function specFor(warm: number) {
   const template = { spec: { containers: [{ name: "worker", image: "worker:1" }] } };
-  return { sessions: { maxConcurrent: 2 * warm, warm, retainFinishedSeconds: 0, template } };
+  return { sessions: { maxConcurrent: 2 * warm, warm, retainEndedSeconds: 0, template } };
 }

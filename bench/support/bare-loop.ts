@@ -45,7 +45,7 @@ async function serve(workId: string, sessionId: string, secret: string, name: st
   const opened = { data: { "work-secret": Buffer.from(secret).toString("base64"), credential: null } };
   await kube.patch(SECRETS, { namespace, name }, opened, { type: "merge" });
   const touch = {
-    metadata: { uid: pod.metadata.uid, labels: { "berth.dev/phase": "assigned", "berth.dev/work-id": workId } },
+    metadata: { uid: pod.metadata.uid, labels: { "berth.dev/phase": "running", "berth.dev/work-id": workId } },
     spec: { activeDeadlineSeconds: 86_400 },
   };
   await kube.patch(PODS, { namespace, name }, touch, { type: "merge" });

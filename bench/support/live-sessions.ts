@@ -191,7 +191,7 @@ export function assignedPod({ name, template, item }: Session): Pod {
       ...pod.metadata,
       labels: {
         ...labels,
-        [LABEL_PHASE]: "assigned",
+        [LABEL_PHASE]: "running",
         [LABEL_WORK_ID]: toLabelValue(item.workId),
         [LABEL_SESSION_ID]: toLabelValue(item.sessionId),
       },

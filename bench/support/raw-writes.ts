@@ -64,7 +64,7 @@ async function serve(name: string, { workId, sessionId, workSecret }: Acknowledg
   await kube.patch(SECRETS, { namespace, name }, opening, { type: "merge" });
   await mark(name, {
     labels: {
-      [LABEL_PHASE]: "assigned",
+      [LABEL_PHASE]: "running",
       [LABEL_WORK_ID]: toLabelValue(workId),
       [LABEL_SESSION_ID]: toLabelValue(sessionId),
     },

@@ -81,5 +81,5 @@ async function operator(stand: Stand, served: Served, { warm }: Load, touches: T
 
 function specFor(warm: number) {
   const template = { spec: { containers: [{ name: "worker", image: "worker:1" }] } };
-  return { sessions: { maxConcurrent: 200, warm, retainFinishedSeconds: 0, template } };
+  return { sessions: { maxConcurrent: 200, warm, retainEndedSeconds: 0, template } };
 }

@@ -227,7 +227,7 @@ export const REASONS = {
     status: "False",
     stalls: true,
     description:
-      "The operator's Pod policy forbids a field of the template. Free Pods are removed; running sessions continue.",
+      "The operator's Pod policy forbids a field of the template. Warm Pods are removed; running sessions continue.",
     fix: "Remove the field that the message names, or ask the cluster's administrator to allow it with the chart's podPolicy.",
   },
   TemplateUnchecked: {

@@ -9,8 +9,13 @@ import { type StructuralSchema, toStructuralSchema } from "./structural-schema.t
 export const PRINTER_COLUMNS = [
   { name: "Mode", type: "string", jsonPath: ".status.mode", description: "Sessions or Workers." },
   { name: "Queue", type: "integer", jsonPath: ".status.queue.depth", description: "Waiting work items." },
-  { name: "Warm", type: "integer", jsonPath: ".status.sessions.warm", description: "Parked, free Pods." },
-  { name: "Active", type: "integer", jsonPath: ".status.sessions.active", description: "Running sessions." },
+  {
+    name: "Warm",
+    type: "integer",
+    jsonPath: ".status.sessions.warm",
+    description: "Warm Pods, which wait for a session.",
+  },
+  { name: "Running", type: "integer", jsonPath: ".status.sessions.running", description: "Running sessions." },
   { name: "Sleeping", type: "integer", jsonPath: ".status.sessions.sleeping", description: "Sleeping sessions." },
   {
     name: "Max",

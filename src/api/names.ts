@@ -13,7 +13,7 @@ export const PLURAL = "environments";
 export const LABEL_ENVIRONMENT = "berth.dev/environment";
 /** `session` or `worker`; `operator` on the operator's own Pods, so that NetworkPolicies can admit it. */
 export const LABEL_ROLE = "berth.dev/role";
-/** `parked`, `assigned`, `sleeping` or `finished`. */
+/** `warm` (also while it is prepared), `running`, `sleeping` or `ended`. */
 export const LABEL_PHASE = "berth.dev/phase";
 /** The id of the work item, or a hash of it if the id is no valid label value. The annotation then has the whole id. */
 export const LABEL_WORK_ID = "berth.dev/work-id";
@@ -82,20 +82,20 @@ export const ANNOTATION_UNASSIGNED = "berth.dev/unassigned";
 export const ANNOTATION_ADOPTED_AT = "berth.dev/adopted-at";
 /** On a session's volume: RFC 3339 time of its last use by a Pod. Absent while a Pod uses it or is about to. */
 export const ANNOTATION_LAST_USED = "berth.dev/last-used";
-/** Why a finished Pod ended: a reason of the closed set, and a message. */
+/** Why a Pod ended: a reason of the closed set, and a message. */
 export const ANNOTATION_END_REASON = "berth.dev/end-reason";
 export const ANNOTATION_END_MESSAGE = "berth.dev/end-message";
-/** On a finished Pod that never started to serve. */
+/** On an ended Pod that never started to serve. */
 export const ANNOTATION_START_FAILURE = "berth.dev/start-failure";
 /**
- * On a finished Pod: the number of starts of its template that had failed in a row. A restarted operator restores its
+ * On an ended Pod: the number of starts of its template that had failed in a row. A restarted operator restores its
  * count from the newest Pod.
  */
 export const ANNOTATION_START_FAILURES = "berth.dev/start-failures";
 /** On an Environment: how often each item of the last 24 hours returned to the queue. */
 export const ANNOTATION_RELEASES = "berth.dev/releases";
-/** RFC 3339 time. A finished Pod is not deleted before it. */
-export const ANNOTATION_FINISHED_AT = "berth.dev/finished-at";
+/** RFC 3339 time. An ended Pod is not deleted before it. */
+export const ANNOTATION_ENDED_AT = "berth.dev/ended-at";
 
 export const ANNOTATION_DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container";
 export const ANNOTATION_SAFE_TO_EVICT = "cluster-autoscaler.kubernetes.io/safe-to-evict";

@@ -9,7 +9,7 @@ export const NOTHING = "Nothing to do.";
 
 /** The end of a session: the reason of its Event, and the value of the metric's label and the Pod's annotation. */
 export interface EndReasonInfo extends ReasonInfo {
-  /** True: keeps the Pod for retainFailedSeconds and writes a Warning. False: keeps it for retainFinishedSeconds. */
+  /** True: keeps the Pod for retainFailedSeconds and writes a Warning. False: keeps it for retainEndedSeconds. */
   readonly failed: boolean;
 }
 

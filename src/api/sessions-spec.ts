@@ -63,7 +63,7 @@ const fields = z.strictObject({
     MAX_DURATION,
     "Seconds that a work item can run. Then Berth stops it, and the session fails. Each item of a session starts at 0 when it gets its Pod. Raise it for messages that take days; lower it to limit what a stuck program costs.",
   ),
-  retainFinishedSeconds: seconds(
+  retainEndedSeconds: seconds(
     600,
     0,
     WEEK,

@@ -34,15 +34,14 @@ const queueStatus = z
 
 export const sessionsStatus = z
   .object({
-    warm: count("Parked, free Pods."),
-    preparing: count("Pods that are not parked yet."),
-    opening: count("Claimed Pods whose program does not run yet."),
-    active: count("Pods whose session runs."),
-    stopping: count("Pods whose session is being stopped."),
-    sleeping: count("Pods whose session sleeps.").optional(),
-    finished: count("Pods of ended sessions, kept for their logs."),
+    preparing: count("Pods that are not ready for a session yet."),
+    warm: count("Pods that are ready and wait for a session."),
+    running: count("Pods that have a session, from its claim on."),
+    stopping: count("Pods whose session ends or is being stopped."),
+    sleeping: count("Pods that keep their session's files until its next work item.").optional(),
+    ended: count("Pods of ended sessions, kept for their logs."),
   })
-  .meta({ description: "Session Pods by phase." });
+  .meta({ description: "Session Pods by state." });
 
 const parkingStatus = z
   .object({
@@ -52,7 +51,7 @@ const parkingStatus = z
       description: "What failed when a Pod waited in a shell. Berth tries again when the spec changes.",
     }),
   })
-  .meta({ description: "How parked Pods wait." });
+  .meta({ description: "How warm Pods wait." });
 
 const sleepStatus = z
   .object({

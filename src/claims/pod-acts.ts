@@ -5,7 +5,7 @@ import {
   ANNOTATION_DO_NOT_DISRUPT,
   ANNOTATION_END_MESSAGE,
   ANNOTATION_END_REASON,
-  ANNOTATION_FINISHED_AT,
+  ANNOTATION_ENDED_AT,
   ANNOTATION_SAFE_TO_EVICT,
   ANNOTATION_SESSION_ID,
   ANNOTATION_SLEEPS_SINCE,
@@ -83,7 +83,7 @@ export async function touchPod(context: ClaimContext, claim: Claim, pod: Pod): P
     metadata: {
       ...UNTRACKED,
       uid: claim.record.journal.podUid,
-      labels: { [LABEL_PHASE]: "assigned", ...given.labels },
+      labels: { [LABEL_PHASE]: "running", ...given.labels },
       annotations,
     },
     ...(isTurn ? {} : { spec: { activeDeadlineSeconds: claim.record.deadlineSeconds } }),
@@ -135,7 +135,7 @@ export function asAssigned({ kube, clock }: Pick<ClaimContext, "kube" | "clock">
   const { labels, annotations } = assignment(claim, pod);
   const metadata = {
     ...pod.metadata,
-    labels: { ...pod.metadata.labels, ...labels, [LABEL_PHASE]: "assigned" },
+    labels: { ...pod.metadata.labels, ...labels, [LABEL_PHASE]: "running" },
     annotations: { ...pod.metadata.annotations, ...annotations } as Record<string, string>,
   };
   return { ...pod, metadata };
@@ -261,12 +261,12 @@ export async function markFinished(
   const patch = {
     metadata: {
       uid: pod.metadata.uid,
-      labels: { ...given.labels, [LABEL_PHASE]: "finished" },
+      labels: { ...given.labels, [LABEL_PHASE]: "ended" },
       annotations: {
         ...given.annotations,
         [ANNOTATION_END_REASON]: outcome.reason,
         [ANNOTATION_END_MESSAGE]: outcome.message.slice(0, MESSAGE_LENGTH),
-        [ANNOTATION_FINISHED_AT]: finishedAt,
+        [ANNOTATION_ENDED_AT]: finishedAt,
         ...startMarks(start),
         [ANNOTATION_SAFE_TO_EVICT]: "true",
       },

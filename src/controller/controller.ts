@@ -34,8 +34,8 @@ const END_PATIENCE_MS = 15_000;
  */
 const NAMESPACE_PATIENCE_MS = 10_000;
 
-/** Parked Pods, by Environment. */
-const INDEX_PARKED = "parked";
+/** Warm Pods, by Environment. */
+const INDEX_WARM = "warm";
 const INDEX_SLEEPING = "sleeping";
 /** Pods with a session, by its id. */
 const INDEX_SESSION = "session";
@@ -327,7 +327,7 @@ export class Controller {
         return found && !isOthers(found, uid) ? found : undefined;
       },
       list: ownPodLists(this.#pods, { index: INDEX_ENVIRONMENT, key, uid }),
-      parked: ownPodLists(this.#pods, { index: INDEX_PARKED, key, uid }),
+      warm: ownPodLists(this.#pods, { index: INDEX_WARM, key, uid }),
       sleeping: ownPodLists(this.#pods, { index: INDEX_SLEEPING, key, uid }),
       ofSession: (sessionId) =>
         this.#pods
@@ -405,7 +405,7 @@ function podInformer(options: ControllerOptions, namespace: string | undefined):
     transform: cachedPod,
     indexes: {
       [INDEX_ENVIRONMENT]: environmentOf,
-      [INDEX_PARKED]: (pod) => (pod.metadata.labels?.[LABEL_PHASE] === "parked" ? environmentOf(pod) : []),
+      [INDEX_WARM]: (pod) => (pod.metadata.labels?.[LABEL_PHASE] === "warm" ? environmentOf(pod) : []),
       [INDEX_SLEEPING]: (pod) => (isAsleep(pod) ? environmentOf(pod) : []),
       [INDEX_SESSION]: sessionOf,
       [INDEX_NODE]: ({ spec }) => (spec.nodeName === undefined ? [] : [spec.nodeName]),
@@ -416,7 +416,7 @@ function podInformer(options: ControllerOptions, namespace: string | undefined):
 /** The session of a Pod, unless its label says that the session has ended. */
 function sessionOf({ metadata: { annotations, labels } }: Pod): readonly string[] {
   const sessionId = annotations?.[ANNOTATION_SESSION_ID];
-  const isHeld = labels?.[LABEL_PHASE] === "assigned" || labels?.[LABEL_PHASE] === "sleeping";
+  const isHeld = labels?.[LABEL_PHASE] === "running" || labels?.[LABEL_PHASE] === "sleeping";
   return sessionId !== undefined && isHeld ? [sessionId] : [];
 }
 

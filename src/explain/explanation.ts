@@ -23,12 +23,13 @@ export type Standing =
   | "starting"
   | "running"
   /** Its container has ended, but its item is not settled yet. */
-  | "ending"
+  | "stopping"
   /** In its Pod, until its next work item. */
-  | "asleep"
+  | "sleeping"
   | "ended"
-  /** Not a session: a Pod that waits for one. */
-  | "parked"
+  /** Not sessions: a Pod that waits for one, or gets ready for it. */
+  | "warm"
+  | "preparing"
   | "unknown";
 
 /** The outcome of a session in one sentence, and what to do. */
@@ -42,7 +43,7 @@ export interface Explanation {
 
 const NEVER = Number.NEGATIVE_INFINITY;
 
-/** How a parked Pod waits, after "it" or "its container". */
+/** How a warm Pod waits, after "it" or "its container". */
 const WAITS: Record<Parking, string> = {
   Shell: "waits in a shell for a session",
   Program: "waits in its program for a session",
@@ -114,7 +115,7 @@ function asleep({ metadata, spec }: Pod, reason: EndReason | undefined, message:
     "Its next message finds the same Pod and the same files.",
   ];
   const fix = reason === undefined ? NOTHING : END_REASONS[reason].fix;
-  return { standing: "asleep", reason: reason ?? null, sentence: words.join(" "), fix };
+  return { standing: "sleeping", reason: reason ?? null, sentence: words.join(" "), fix };
 }
 
 /** Why the session's last Pod was not kept any longer; null: a newer one ended, or the Event is gone. */
@@ -147,7 +148,7 @@ function ofClaim({ pod: name, turn, journal }: ClaimTrace, pod: Pod | undefined,
     : { reason: null, fix: "Wait until the operator settles it. If this stays, run berth doctor." };
   if (!pod) {
     return {
-      standing: "ending",
+      standing: "stopping",
       ...settling,
       sentence: `It was claimed for Pod ${name}, which is deleted. Its work item ${journal.workId} is not settled yet.`,
     };
@@ -163,7 +164,7 @@ function ofClaim({ pod: name, turn, journal }: ClaimTrace, pod: Pod | undefined,
     }
     case "ended":
       return {
-        standing: "ending",
+        standing: "stopping",
         ...settling,
         sentence: `Its container has ended (${state.end.cause}${state.end.message ? `: ${state.end.message}` : ""}), and its work item is not settled yet.`,
       };
@@ -208,19 +209,19 @@ function ofItem({ item, environment }: ItemTrace, traces: Traces): Explanation {
         ? "a worker of the Environment, or another poller of its queue"
         : "another client of this queue, because there is no Pod and no claim for it";
       return {
-        standing: item.state === "active" ? "running" : item.state === "starting" ? "starting" : "ending",
+        standing: item.state === "active" ? "running" : item.state === "starting" ? "starting" : "stopping",
         reason: null,
         sentence: `According to the Work API, work item ${item.id} is ${item.state}. It is served by ${who}.`,
         fix: isWorkers ? NOTHING : "Check that no other operator or worker serves the same environment.",
       };
     }
     case "stopped": {
-      const kept = traces.environments.length > 0 ? "Pods are kept for retainFinishedSeconds, Events for an hour" : "";
+      const kept = traces.environments.length > 0 ? "Pods are kept for retainEndedSeconds, Events for an hour" : "";
       return {
         standing: "ended",
         reason: null,
         sentence: `Work item ${item.id} was stopped at ${item.stopped_at ?? "an unknown time"}; its Pod and Events are deleted${kept ? ` (${kept})` : ""}.`,
-        fix: "To keep more next time, raise retainFinishedSeconds and retainFailedSeconds, and keep the operator's log.",
+        fix: "To keep more next time, raise retainEndedSeconds and retainFailedSeconds, and keep the operator's log.",
       };
     }
   }
@@ -238,11 +239,13 @@ function ofPod(pod: Pod, traces: Traces): Explanation {
   if (problem !== null) {
     const { reason, message, fix } = problem;
     const words = `Pod ${name} serves no session, and is not ready for one: ${message}`;
-    return { standing: "parked", reason, sentence: sentence(words), fix };
+    return { standing: "preparing", reason, sentence: sentence(words), fix };
   }
-  if (labels?.[LABEL_PHASE] === "parked") {
-    const ready = state.is === "parked" ? WAITS[parkingOf(pod)] : "is getting ready for a session";
-    return { standing: "parked", reason: null, sentence: `Pod ${name} serves no session: it ${ready}.`, fix: NOTHING };
+  if (labels?.[LABEL_PHASE] === "warm") {
+    const isWarm = state.is === "parked";
+    const does = isWarm ? WAITS[parkingOf(pod)] : "is getting ready for a session";
+    const words = `Pod ${name} serves no session: it ${does}.`;
+    return { standing: isWarm ? "warm" : "preparing", reason: null, sentence: words, fix: NOTHING };
   }
   if (state.is === "running") {
     const since = new Date(state.startedAtMs).toISOString();
@@ -250,7 +253,7 @@ function ofPod(pod: Pod, traces: Traces): Explanation {
   }
   const words = state.is === "ended" ? `its container has ended (${state.end.cause})` : "its container does not run";
   const fix = "Read its Events. --check-key shows whether the operator has settled it.";
-  return { standing: "ending", reason: null, sentence: `Pod ${name} has no claim, and ${words}.`, fix };
+  return { standing: "stopping", reason: null, sentence: `Pod ${name} has no claim, and ${words}.`, fix };
 }
 
 /** Why a Pod does not get ready, in the terms of the condition CapacityAvailable; null: nothing is known to be wrong. */
@@ -285,7 +288,7 @@ function unknown({ asked, looked }: Traces): Explanation {
     `${asked} was not found.`,
     ...(seen.length > 0 ? [`Searched: ${words(seen)}.`] : []),
     ...(notSearched.length > 0 ? [`Not searched: ${words(notSearched)}.`] : []),
-    "Pods of ended sessions are kept for retainFinishedSeconds or retainFailedSeconds, and Events for an hour. It may also be in another namespace or cluster, or not be the id of a session.",
+    "Pods of ended sessions are kept for retainEndedSeconds or retainFailedSeconds, and Events for an hour. It may also be in another namespace or cluster, or not be the id of a session.",
   ];
   return {
     standing: "unknown",

@@ -17,7 +17,7 @@ import type { ClaimTrace, ItemTrace, Traces } from "./traces.ts";
 export const MOMENTS = [
   "pod-created",
   "pod-scheduled",
-  "parked",
+  "warm",
   "queued",
   "polled",
   "acknowledged",
@@ -32,10 +32,10 @@ export const MOMENTS = [
   "pod-deleted",
   "stopped",
   "end-event",
-  "asleep",
+  "sleeping",
   "next-turn",
   "sleep-ended",
-  "finished",
+  "ended",
   "condition",
 ] as const;
 export type Moment = (typeof MOMENTS)[number];
@@ -94,8 +94,8 @@ function entry(at: string | null | undefined, what: Moment, source: Source, mess
 
 /** What the start of a session Pod's container means, and how its Event `SessionStarted` is shown. */
 const STARTS: Record<Parking, { readonly what: Moment; readonly message: string; readonly started: Moment }> = {
-  Shell: { what: "parked", message: "the container started and waits in a shell", started: "delivered" },
-  Program: { what: "parked", message: "the container started, and its program waits", started: "delivered" },
+  Shell: { what: "warm", message: "the container started and waits in a shell", started: "delivered" },
+  Program: { what: "warm", message: "the container started, and its program waits", started: "delivered" },
   Key: { what: "container-started", message: "the container started", started: "event" },
 };
 
@@ -113,7 +113,7 @@ function ofPod(pod: Pod, events: readonly KubeEvent[]): Entry[] {
     ...(finished && finished.finishedAtMs > 0
       ? entry(
           new Date(finished.finishedAtMs).toISOString(),
-          "finished",
+          "ended",
           "pod",
           `settled as ${finished.reason}${finished.message ? `: ${finished.message}` : ""}`,
         )
@@ -146,7 +146,7 @@ function ofTurns(pod: Pod, events: readonly KubeEvent[]): Entry[] {
     const waits = startsAhead(pod, turn) ? ", and its program waits" : " and waits in a shell";
     return [
       ...(turn === 1
-        ? startEntry(startedAt, "parked", `turn 1 started${waits}`)
+        ? startEntry(startedAt, "warm", `turn 1 started${waits}`)
         : startEntry(startedAt, "next-turn", `turn ${turn} started and waits in a shell for the next work item`)),
       ...endEntry(state?.terminated, `turn ${turn} ended${waited ? " while it waited," : ""}`),
     ];
@@ -158,7 +158,12 @@ function ofTurns(pod: Pod, events: readonly KubeEvent[]): Entry[] {
     ...turns,
     ...entry(annotations[ANNOTATION_ASSIGNED_AT], "assigned", "pod", assigned),
     ...(asleep && !isTold
-      ? entry(annotations[ANNOTATION_SLEEPS_SINCE], "asleep", "pod", `the session sleeps in Pod ${name} until ${until}`)
+      ? entry(
+          annotations[ANNOTATION_SLEEPS_SINCE],
+          "sleeping",
+          "pod",
+          `the session sleeps in Pod ${name} until ${until}`,
+        )
       : []),
     ...endEntry(keeperStatus(pod)?.state?.terminated, "the container that keeps the Pod ended"),
   ];
@@ -232,7 +237,7 @@ function ofEvent(event: KubeEvent, pods: readonly Pod[]): Entry[] {
 
 function momentOf(reason: string, pod: Pod | undefined): Moment {
   if (asEndReason(reason) !== undefined) return "end-event";
-  if (reason === SESSION_ASLEEP) return "asleep";
+  if (reason === SESSION_ASLEEP) return "sleeping";
   if (reason === SLEEP_ENDED) return "sleep-ended";
   return pod && reason === SESSION_STARTED ? STARTS[parkingOf(pod)].started : "event";
 }

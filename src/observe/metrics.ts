@@ -1,7 +1,7 @@
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import { EnvironmentCounter, EnvironmentGauge } from "./other-labels.ts";
 
-/** Buckets in seconds for the path from a queued item to a started container. A parked Pod starts in about 0.1 s. */
+/** Buckets in seconds for the path from a queued item to a started container. A warm Pod starts in about 0.1 s. */
 const START_BUCKETS = [0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30, 60, 120, 300, 600];
 const REQUEST_BUCKETS = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 
@@ -51,7 +51,7 @@ export function createMetrics(registry: Registry = new Registry()) {
       "connection",
       "result",
     ]),
-    attachStreams: gauge("berth_attach_streams", "Connections kept open to free and sleeping Pods.", ENVIRONMENT),
+    attachStreams: gauge("berth_attach_streams", "Connections kept open to warm and sleeping Pods.", ENVIRONMENT),
     sessionsStarted: counter("berth_sessions_started_total", "Sessions whose program has started.", ENVIRONMENT),
     sessionsEnded: counter("berth_sessions_ended_total", "Sessions ended, by reason.", [...ENVIRONMENT, "reason"]),
     leasesLost: counter("berth_leases_lost_total", "Leases that another client holds.", ENVIRONMENT),

@@ -8,7 +8,7 @@
  * @property {string} sessionId
  * @property {string} pod
  * @property {"Worker" | "Operator"} lease
- * @property {"opening" | "active" | "stopping" | "sleeping" | "ended"} phase
+ * @property {"running" | "stopping" | "sleeping" | "ended"} phase
  * @property {number | null} queuedAtMs
  * @property {number | null} claimedAtMs
  * @property {number | null} openedAtMs
@@ -27,7 +27,7 @@
  * @property {{status: string, reason: string, message: string}} ready
  * @property {{type: string, reason: string, message: string}[]} wrong
  * @property {{depth: number, pending: number} | null} queue
- * @property {{warm: number, preparing: number, opening: number, active: number, stopping: number, sleeping?: number} | null} sessions
+ * @property {{warm: number, preparing: number, running: number, stopping: number, sleeping?: number} | null} sessions
  * @property {{desired: number, replicas: number, ready: number, busy: number} | null} workers
  * @property {{reason: string, message: string, atMs: number, times: number}[]} warnings
  *
@@ -65,7 +65,7 @@ export function inOrder(environments) {
 /** The filters of sessions, except "all". @type {Record<string, (session: Session) => boolean>} */
 const KINDS = {
   live: ({ phase }) => phase !== "ended" && phase !== "sleeping",
-  asleep: ({ phase }) => phase === "sleeping",
+  sleeping: ({ phase }) => phase === "sleeping",
   failed: ({ failed }) => failed,
 };
 

@@ -90,9 +90,9 @@ function figuresOf(environments, ended) {
   if (has("Sessions")) {
     const max = sum((environment) => (environment.sessions ? environment.max : 0));
     figures.push(
-      ["Active", { value: sum(({ sessions }) => sessions?.active), detail: `of ${max}` }],
+      ["Running", { value: sum(({ sessions }) => sessions?.running), detail: `of ${max}` }],
       ["Warm", { value: sum(({ sessions }) => sessions?.warm) }],
-      ["Asleep", { value: sum(({ sessions }) => sessions?.sleeping) }],
+      ["Sleeping", { value: sum(({ sessions }) => sessions?.sleeping) }],
       ["Failed", failedOf(ended)],
     );
   }

@@ -52,7 +52,7 @@ export function between(from, to) {
  * session
  */
 export function stateText(session) {
-  if (session.phase === "sleeping") return `asleep until ${comingTime(session.sleepsUntilMs ?? null)}`;
+  if (session.phase === "sleeping") return `sleeping until ${comingTime(session.sleepsUntilMs ?? null)}`;
   if (session.phase !== "ended") return session.phase;
   return `${endMark(session)} ${session.reason ?? "Unknown"}`;
 }

@@ -1,7 +1,7 @@
 import {
   ANNOTATION_END_MESSAGE,
   ANNOTATION_END_REASON,
-  ANNOTATION_FINISHED_AT,
+  ANNOTATION_ENDED_AT,
   ANNOTATION_SLEEPS_SINCE,
   ANNOTATION_START_FAILURE,
   ANNOTATION_START_FAILURES,
@@ -27,16 +27,16 @@ export interface FinishedPod {
 
 /** Reads a finished Pod; null for any other. */
 export function readFinished(pod: Pod): FinishedPod | null {
-  return pod.metadata.labels?.[LABEL_PHASE] === "finished" ? readEnded(pod) : null;
+  return pod.metadata.labels?.[LABEL_PHASE] === "ended" ? readEnded(pod) : null;
 }
 
 /** The same, also for a Pod whose session sleeps: it records whether its last work item's program started. */
 export function readEnded(pod: Pod): FinishedPod | null {
   const { labels, annotations = {}, creationTimestamp } = pod.metadata;
   const phase = labels?.[LABEL_PHASE];
-  if (phase !== "finished" && phase !== "sleeping") return null;
+  if (phase !== "ended" && phase !== "sleeping") return null;
   const reason = asEndReason(annotations[ANNOTATION_END_REASON]) ?? "Unknown";
-  const endedAt = annotations[phase === "finished" ? ANNOTATION_FINISHED_AT : ANNOTATION_SLEEPS_SINCE];
+  const endedAt = annotations[phase === "ended" ? ANNOTATION_ENDED_AT : ANNOTATION_SLEEPS_SINCE];
   const at = Date.parse(endedAt ?? creationTimestamp ?? "");
   return {
     pod,

@@ -38,7 +38,7 @@ import { isPerSession, mountProblem, type OwnVolume, withWorkspace, workspaceInP
 export const NO_DEADLINE_SECONDS = 2_147_483_647;
 
 /** Increase this when what is rendered around a template changes in a way that parked Pods must follow. */
-export const RENDERING = 5;
+export const RENDERING = 6;
 
 /** The same for what is rendered for turns only. */
 const TURNS_RENDERING = 2;
@@ -171,7 +171,7 @@ function renderPod(
         [LABEL_MANAGED_BY]: "berth",
         [LABEL_ENVIRONMENT]: toLabelValue(name),
         [LABEL_ROLE]: "session",
-        [LABEL_PHASE]: "parked",
+        [LABEL_PHASE]: "warm",
         [LABEL_TEMPLATE_HASH]: made.hash,
       },
       annotations: {

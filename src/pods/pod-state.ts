@@ -480,10 +480,10 @@ function time(text: string | null | undefined): number | null {
 /** The cache of one Environment's session Pods. It is never enough to justify a deletion: read the Pod live first. */
 export interface PodCache {
   get(name: string): Pod | undefined;
-  /** This and `parked` return the same array until one of the Pods changes. */
+  /** This and `warm` return the same array until one of the Pods changes. */
   list(): readonly Pod[];
-  /** Pods with the label of free ones: few, however many run. */
-  parked(): readonly Pod[];
+  /** Pods with the label of warm ones, also if they are not ready yet: few, however many run. */
+  warm(): readonly Pod[];
   /** Pods whose session sleeps. */
   sleeping(): readonly Pod[];
   /** All Pods that were given this session: assigned or sleeping, in any state. */

@@ -186,7 +186,7 @@ export function turnContainerId(pod: Pod, turn: number): string | undefined {
 export function isRerun(pod: Pod, turn: number): boolean {
   const { annotations, labels } = pod.metadata;
   const [claimed, id] = [annotations?.[ANNOTATION_TURN_CONTAINER], turnContainerId(pod, turn)];
-  return labels?.[LABEL_PHASE] === "assigned" && claimed !== undefined && id !== undefined && id !== claimed;
+  return labels?.[LABEL_PHASE] === "running" && claimed !== undefined && id !== undefined && id !== claimed;
 }
 
 /** The status of the container that keeps the Pod. */

@@ -85,7 +85,7 @@ export function planBoundCapacity(input: BoundCapacityInput): BoundCapacityPlan 
   const kept = new Set<string>();
   // Of two, keep the parked one, otherwise the older one: a creation sent by a dead process may take effect late.
   const pods = [...input.pods].sort(
-    (a, b) => Number(b.state === "parked") - Number(a.state === "parked") || a.createdAtMs - b.createdAtMs,
+    (a, b) => Number(b.state === "warm") - Number(a.state === "warm") || a.createdAtMs - b.createdAtMs,
   );
   // A Pod that is being deleted still holds the volume.
   const isThere = new Set(pods.map(({ sessionId }) => sessionId));

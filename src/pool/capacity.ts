@@ -9,7 +9,7 @@ import { agedAtMs, boundAtMs } from "./parked-age.ts";
 export interface FreePod {
   readonly name: string;
   readonly hash: string;
-  readonly state: "unscheduled" | "preparing" | "parked";
+  readonly state: "unscheduled" | "preparing" | "warm";
   /** Whether it is preparing only until the next successful attach. */
   readonly unreachable?: true;
   readonly createdAtMs: number;
@@ -105,8 +105,8 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
   drop(outdatedToGo(pods, input, wanted), "Outdated");
   const current = () => pods.filter(({ hash }) => hash === input.hash);
   const outdated = () => pods.length - current().length;
-  const aged = () => current().filter((pod) => pod.state === "parked" && agedAtMs(pod, input) <= nowMs);
-  const inProgress = () => input.creating + current().filter(({ state }) => state !== "parked").length;
+  const aged = () => current().filter((pod) => pod.state === "warm" && agedAtMs(pod, input) <= nowMs);
+  const inProgress = () => input.creating + current().filter(({ state }) => state !== "warm").length;
 
   // Unneeded Pods are not replaced, so they get no extra room above the maximum.
   if (wanted === 0) drop(aged(), "Aged");
@@ -121,7 +121,7 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
   // One at a time, also while the successor of the last one can't be created yet.
   const whole = current().length >= wanted && inProgress() === 0;
   if (aged().length > 0 && whole && !giveUp) {
-    const parked = pods.filter(({ state }) => state === "parked").length;
+    const parked = pods.filter(({ state }) => state === "warm").length;
     if (parked >= 2) drop(aged().slice(0, 1), "Aged");
     else if (nowMs >= input.surgeBlockedUntilMs) replacing = 1;
   }
@@ -164,9 +164,9 @@ function outdatedToGo(pods: readonly FreePod[], input: CapacityInput, wanted: nu
   const outdated = pods.filter(({ hash }) => hash !== input.hash);
   // After a restart of the operator, the next attach takes seconds.
   const isBrief = (pod: FreePod) => pod.unreachable === true && input.nowMs - (pod.scheduledAtMs ?? 0) < 30_000;
-  const serves = (pod: FreePod) => (pod.state === "parked" || isBrief(pod)) && input.trusts(pod.hash);
+  const serves = (pod: FreePod) => (pod.state === "warm" || isBrief(pod)) && input.trusts(pod.hash);
   const parked = outdated.filter(serves);
-  const renewed = pods.filter(({ hash, state }) => hash === input.hash && state === "parked").length;
+  const renewed = pods.filter(({ hash, state }) => hash === input.hash && state === "warm").length;
   const keep = Math.max(0, wanted - renewed);
   return [...outdated.filter((pod) => !serves(pod)), ...parked.slice(0, Math.max(0, parked.length - keep))];
 }
@@ -178,7 +178,7 @@ function outdatedToGo(pods: readonly FreePod[], input: CapacityInput, wanted: nu
 function overMaximum(pods: readonly FreePod[], input: CapacityInput, most: number): FreePod[] {
   const excess = pods.length - most;
   return leastUseful(pods, input.hash).filter(
-    ({ state }, rank) => rank < (state === "parked" ? excess : excess + input.creating),
+    ({ state }, rank) => rank < (state === "warm" ? excess : excess + input.creating),
   );
 }
 
@@ -186,7 +186,7 @@ function overMaximum(pods: readonly FreePod[], input: CapacityInput, most: numbe
  * The Pods to remove first: unscheduled, then preparing, then parked of an older template, then the youngest parked.
  */
 function leastUseful(pods: readonly FreePod[], hash: string): FreePod[] {
-  const rank = { unscheduled: 0, preparing: 1, parked: 2 } as const;
+  const rank = { unscheduled: 0, preparing: 1, warm: 2 } as const;
   return [...pods].sort(
     (a, b) =>
       rank[a.state] - rank[b.state] ||

@@ -161,7 +161,7 @@ export class DisruptionBudget {
       maxUnavailable: null,
       // The default. AlwaysAllow would let drains evict sessions whose Pods are not Ready.
       unhealthyPodEvictionPolicy: "IfHealthyBudget",
-      selector: { matchLabels: { ...this.#labels, [LABEL_PHASE]: "assigned" } },
+      selector: { matchLabels: { ...this.#labels, [LABEL_PHASE]: "running" } },
     };
   }
 }

@@ -73,7 +73,7 @@ export class Retention {
     this.#passes = new Passes({
       clock,
       pass: () => this.#pass(),
-      failed: (error) => logger.warn({ error: errorText(error) }, "cannot delete finished Pods"),
+      failed: (error) => logger.warn({ error: errorText(error) }, "cannot delete ended Pods"),
       retryMs: timing.retryMaxMs,
       minWakeMs: MIN_WAKE_MS,
       restMs: REST_MS,
@@ -137,7 +137,7 @@ export class Retention {
     const sessions = this.#context.environment().spec.sessions;
     if (!sessions || this.#draining) return { finishedMs: 0, failedMs: 0, limit: 0 };
     return {
-      finishedMs: sessions.retainFinishedSeconds * SECOND_MS,
+      finishedMs: sessions.retainEndedSeconds * SECOND_MS,
       failedMs: sessions.retainFailedSeconds * SECOND_MS,
       limit: MOST_FINISHED,
     };
@@ -150,7 +150,7 @@ export class Retention {
     for (const [name, uid] of this.#released) if (!isThere(pods.get(name), uid)) this.#released.delete(name);
     for (const [name, untilMs] of this.#marked) {
       const phase = pods.get(name)?.metadata.labels?.[LABEL_PHASE];
-      if (phase === undefined || phase === "finished" || clock.monotonic() >= untilMs) this.#marked.delete(name);
+      if (phase === undefined || phase === "ended" || clock.monotonic() >= untilMs) this.#marked.delete(name);
     }
     const present = pods.list().filter((pod) => !pod.metadata.deletionTimestamp && this.#isDue(pod));
     const finished = present.flatMap((pod) => readFinished(pod) ?? []);
@@ -168,7 +168,7 @@ export class Retention {
   }
 
   #isLeftBehind({ metadata: { name = "", labels } }: Pod): boolean {
-    return labels?.[LABEL_PHASE] === "assigned" && !this.#claims.has(name) && !this.#marked.has(name);
+    return labels?.[LABEL_PHASE] === "running" && !this.#claims.has(name) && !this.#marked.has(name);
   }
 
   #isDue({ metadata: { name = "" } }: Pod): boolean {
@@ -188,7 +188,7 @@ export class Retention {
       slotOf(live) !== slotOf(pod) ||
       this.#claims.has(name);
     try {
-      const mayHaveRecord = phase === "assigned" && !this.#released.has(name);
+      const mayHaveRecord = phase === "running" && !this.#released.has(name);
       if (!mayHaveRecord && (await deleteAsSeen(this.#context, { by: "retention", name }, pod))) {
         this.#context.holds.succeeded("delete-pod");
         return;

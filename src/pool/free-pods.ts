@@ -35,7 +35,7 @@ export class FreePods {
 
   list(): Free[] {
     const all: Free[] = [];
-    for (const pod of this.#context.pods.parked()) {
+    for (const pod of this.#context.pods.warm()) {
       const free = this.#isUnclaimed(pod) && this.#read(pod);
       if (free) all.push({ free, pod });
     }
@@ -46,7 +46,7 @@ export class FreePods {
    * Pods with the label of free ones that have no claim, reservation or removal; includes those that run or have ended.
    */
   unclaimed(): Pod[] {
-    return this.#context.pods.parked().filter((pod) => this.#isUnclaimed(pod));
+    return this.#context.pods.warm().filter((pod) => this.#isUnclaimed(pod));
   }
 
   /** Running Pods without a claim: their key was added by hand, or their claim was settled before. */
@@ -58,7 +58,7 @@ export class FreePods {
   get hasClaimable(): boolean {
     const mayServe = this.#mayServe();
     // Stop at the first match: this runs on every change, and usually the first Pod fits.
-    return this.#context.pods.parked().some((pod) => {
+    return this.#context.pods.warm().some((pod) => {
       const free = this.#isUnclaimed(pod) && this.#read(pod);
       return free && mayServe(free);
     });
@@ -69,7 +69,7 @@ export class FreePods {
     const mayServe = this.#mayServe();
     let best: Free | null = null;
     let isFirstChoice = false;
-    for (const pod of this.#context.pods.parked()) {
+    for (const pod of this.#context.pods.warm()) {
       // This runs for each claim over hundreds of Pods: skip Pods younger than a first choice already found.
       if (best && isFirstChoice && createdAtMs(pod) >= best.free.createdAtMs) continue;
       const free = this.#isUnclaimed(pod) && this.#read(pod);
@@ -100,7 +100,7 @@ export class FreePods {
   #mayServe(): (free: FreePod) => boolean {
     const nowMs = this.#context.clock.monotonic();
     return ({ state, leaving, forbidden, hash }) =>
-      state === "parked" && !leaving && !forbidden && this.#context.holds.starts.admits(hash, nowMs);
+      state === "warm" && !leaving && !forbidden && this.#context.holds.starts.admits(hash, nowMs);
   }
 
   #isUnclaimed({ metadata }: Pod): boolean {
@@ -110,7 +110,7 @@ export class FreePods {
 
   /** Pods that wait for a session, reachable or not, in the order in which they are claimed. */
   waiting(): Pod[] {
-    const waiting = this.list().filter(({ free }) => free.state === "parked" || free.unreachable === true);
+    const waiting = this.list().filter(({ free }) => free.state === "warm" || free.unreachable === true);
     return waiting.sort((one, other) => this.#compare(one, other)).map(({ pod }) => pod);
   }
 
@@ -118,7 +118,7 @@ export class FreePods {
   #read(pod: Pod): FreePod | null {
     const { streams } = this.#options;
     const free = freePodOf(pod, this.#context.nodeOutlook(pod), this.#context.podPolicy);
-    if (free?.state !== "parked" || streams.isReachable(pod)) return free;
+    if (free?.state !== "warm" || streams.isReachable(pod)) return free;
     const scheduledAtMs = this.#context.kube.now() - streams.unreachableMs(pod);
     return { ...free, state: "preparing", unreachable: true, scheduledAtMs };
   }
@@ -163,14 +163,21 @@ function readOnce(pod: Pod): Read {
   return read;
 }
 
+/** A plan only needs to know that gated and unscheduled Pods have no node. */
+const FREE_STATES = {
+  gated: "unscheduled",
+  unscheduled: "unscheduled",
+  preparing: "preparing",
+  parked: "warm",
+} as const;
+
 function readFree(pod: Pod): Read {
   const state = stateOf(pod);
   if (state.is === "ended" || state.is === "running") return { needs: null, free: null };
   const free = {
     name: pod.metadata.name ?? "",
     hash: templateHashOf(pod),
-    // A plan only needs to know that neither has a node.
-    state: state.is === "gated" ? ("unscheduled" as const) : state.is,
+    state: FREE_STATES[state.is],
     createdAtMs: Date.parse(pod.metadata.creationTimestamp ?? "") || 0,
     scheduledAtMs: scheduledAt(pod),
     leaving: false,

@@ -55,7 +55,7 @@ export type ParkedPool = Pick<Pool, "hasClaimable" | "wantsOffers" | "setDemand"
 
 /** The number of Pods in each state. */
 export interface PoolCounts {
-  readonly parked: number;
+  readonly warm: number;
   readonly preparing: number;
 }
 
@@ -202,7 +202,7 @@ export class Pool {
     const { hash } = template();
     if (this.#readyHash === null && wasAvailable(environment())) this.#readyHash = hash;
     if (this.#readyHash === hash) return true;
-    const isReady = this.#free.list().some(({ free }) => free.hash === hash && free.state === "parked");
+    const isReady = this.#free.list().some(({ free }) => free.hash === hash && free.state === "warm");
     if (isReady || pods.list().some((pod) => wasClaimed(pod, hash))) this.#readyHash = hash;
     return this.#readyHash === hash;
   }
@@ -214,7 +214,7 @@ export class Pool {
     if (warm === 0 || this.wasReady) return null;
     // Claims of an earlier process may not be known yet, but their Pods are.
     const serves = ({ metadata, status }: Pod) =>
-      metadata.labels?.[LABEL_PHASE] === "assigned" && !ENDED_PHASES.has(status?.phase ?? "");
+      metadata.labels?.[LABEL_PHASE] === "running" && !ENDED_PHASES.has(status?.phase ?? "");
     const message = `no Pod of the template has been ready yet; Berth reports the cause if none is ready within ${prepareTimeoutSeconds} s (spec.sessions.prepareTimeoutSeconds)`;
     return { reason: "PreparingFirstPod", message, serves: pods.list().some(serves) };
   }
@@ -280,8 +280,8 @@ export class Pool {
   }
 
   #countsOf(all: readonly Free[]): PoolCounts {
-    const parked = all.filter(({ free: { state } }) => state === "parked").length;
-    return { parked, preparing: all.length - parked + this.#expected.size };
+    const warm = all.filter(({ free: { state } }) => state === "warm").length;
+    return { warm, preparing: all.length - warm + this.#expected.size };
   }
 
   /** The Pods that find no room: those for which no node has room, and one that a quota refuses. Gated Pods may find it. */
@@ -291,9 +291,9 @@ export class Pool {
       const state = stateOf(pod);
       return free.state === "unscheduled" && state.is === "unscheduled" && state.reason !== "";
     });
-    const { parked, preparing } = this.#countsOf(all);
+    const { warm, preparing } = this.#countsOf(all);
     const mayFindRoom = preparing - unscheduled.length;
-    const lacking = Math.max(this.#demand - parked, this.#bound.waiting) - mayFindRoom;
+    const lacking = Math.max(this.#demand - warm, this.#bound.waiting) - mayFindRoom;
     const refused = this.#context.holds.creations.refusedByQuota;
     const names = [...unscheduled.map(({ free }) => free.name), ...(refused === null ? [] : [refused])];
     return { names, lacking: Math.max(0, lacking) };
@@ -420,16 +420,16 @@ export class Pool {
    * Pods.
    */
   #holdMs({ create, wanted }: CapacityPlan): number {
-    const parked = create === 0 ? 0 : this.counts().parked;
-    if (create === 0 || parked < this.#demand) {
+    const warm = create === 0 ? 0 : this.counts().warm;
+    if (create === 0 || warm < this.#demand) {
       this.#claimPriority.nothingWaits();
       this.#wantedSinceMs = null;
       return 0;
     }
     const nowMs = this.#context.clock.monotonic();
     this.#wantedSinceMs ??= nowMs;
-    const startsMs = parked === 0 ? 0 : this.#wantedSinceMs + PROGRAM_STARTS_MS - nowMs;
-    return Math.max(this.#claimPriority.holdMs(longestHoldMs(parked, wanted)), startsMs);
+    const startsMs = warm === 0 ? 0 : this.#wantedSinceMs + PROGRAM_STARTS_MS - nowMs;
+    return Math.max(this.#claimPriority.holdMs(longestHoldMs(warm, wanted)), startsMs);
   }
 
   #plan(free: readonly Free[]): CapacityPlan | BoundCapacityPlan {
@@ -493,11 +493,11 @@ export class Pool {
     }
     for (const [name, untilMs] of this.#foreign) if (nowMs >= untilMs) this.#foreign.delete(name);
     for (const [name, untilMs] of this.#settled) {
-      const isShown = pods.get(name)?.metadata.labels?.[LABEL_PHASE] !== "parked";
+      const isShown = pods.get(name)?.metadata.labels?.[LABEL_PHASE] !== "warm";
       if (isShown || nowMs >= untilMs) this.#settled.delete(name);
     }
     for (const { free } of this.#free.list()) {
-      if (free.state !== "parked" || this.#seenParked.has(free.name)) continue;
+      if (free.state !== "warm" || this.#seenParked.has(free.name)) continue;
       this.#seenParked.set(free.name, this.#context.kube.now());
       const seconds = (this.#context.kube.now() - free.createdAtMs) / SECOND_MS;
       this.#context.metrics.prepareSeconds.observe(this.#context.labels, Math.max(0, seconds));
@@ -555,7 +555,7 @@ export class Pool {
     const waiting = free
       .filter((each) => each.free.hash === hash && waitsSilently(each.pod))
       .map((each) => ({ pod: each.pod, inMs: boundAtMs(each.free, nowMs, timeoutMs) + afterMs - nowMs }));
-    const ready = free.filter((each) => each.free.state === "parked").map(({ pod }) => pod);
+    const ready = free.filter((each) => each.free.state === "warm").map(({ pod }) => pod);
     return this.#nodeEvents.look({ hash, waiting, ready });
   }
 
@@ -595,7 +595,7 @@ export class Pool {
   /** Runs a limited number at a time, and starts no more once the signal aborted. */
   async #inBatches<T>(items: readonly T[], act: (item: T) => Promise<void>): Promise<void> {
     for (let from = 0; from < items.length && this.#passes.active; ) {
-      const isRush = this.#claimPriority.isRush && this.counts().parked >= this.#demand;
+      const isRush = this.#claimPriority.isRush && this.counts().warm >= this.#demand;
       const size = isRush ? RUSH_CONCURRENCY : CONCURRENCY;
       await Promise.all(items.slice(from, from + size).map(act));
       from += size;
@@ -612,7 +612,7 @@ function wasAvailable({ metadata, status }: Environment): boolean {
 /** Only Pods that are ready are claimed. */
 function wasClaimed(pod: Pod, hash: string): boolean {
   const phase = pod.metadata.labels?.[LABEL_PHASE];
-  return templateHashOf(pod) === hash && phase !== undefined && phase !== "parked";
+  return templateHashOf(pod) === hash && phase !== undefined && phase !== "warm";
 }
 
 function failureOf({ message }: End): CapacityProblem {

@@ -1,8 +1,6 @@
 import type { EndReason } from "../api/reasons.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Pod } from "../kube/resource.ts";
-import { parkingOf } from "../pods/pod-gate.ts";
-import { stateOf } from "../pods/pod-state.ts";
 import type { Claim } from "./claim.ts";
 import type { Outcome } from "./outcome.ts";
 
@@ -14,7 +12,7 @@ export interface SessionView {
   readonly sessionId: string;
   readonly pod: string;
   readonly lease: "Worker" | "Operator";
-  readonly phase: "opening" | "active" | "stopping" | "sleeping" | "ended";
+  readonly phase: "running" | "stopping" | "sleeping" | "ended";
   /** By the Work API's clock. */
   readonly queuedAtMs: number | null;
   /** When the item was acknowledged, by the Work API's clock. */
@@ -39,18 +37,10 @@ export interface SessionView {
 }
 
 /** The phase of a session's claim, as `status.sessions` counts it. */
-export function phaseOf(claim: Claim, pod: Pod | undefined): "opening" | "active" | "stopping" {
-  if (
-    claim.observed.end !== null ||
-    claim.observed.podGone ||
-    claim.record.ending !== null ||
-    pod?.metadata.deletionTimestamp
-  )
-    return "stopping";
-  if (pod && claim.record.delivery === "done") return "active";
-  // The container of a waiting Pod runs before its program does.
-  const isStarted = pod && (parkingOf(pod) === "Key" || claim.observed.startedAtMs !== null);
-  return isStarted && stateOf(pod).is === "running" ? "active" : "opening";
+export function phaseOf(claim: Claim, pod: Pod | undefined): "running" | "stopping" {
+  const { observed, record } = claim;
+  const isEnding = observed.end !== null || observed.podGone || record.ending !== null;
+  return isEnding || pod?.metadata.deletionTimestamp ? "stopping" : "running";
 }
 
 /** The view of a claimed session. */

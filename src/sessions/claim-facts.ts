@@ -166,5 +166,5 @@ function goneByMs(pod: Pod, monotonicOfEpochMs: number, { podOverdueMs }: Timing
 
 /** Whether the Pod's phase label shows that it was touched. */
 export function isAssigned(pod: Pod | undefined): boolean {
-  return pod?.metadata.labels?.[LABEL_PHASE] === "assigned";
+  return pod?.metadata.labels?.[LABEL_PHASE] === "running";
 }

@@ -476,7 +476,7 @@ export class SessionsRuntime {
     if (found.length === 0) return;
     const finished = pods.list().flatMap((pod) => readEnded(pod) ?? []);
     const clusterMs = kube.now();
-    const retainMs = (environment().spec.sessions?.retainFinishedSeconds ?? 0) * SECOND_MS;
+    const retainMs = (environment().spec.sessions?.retainEndedSeconds ?? 0) * SECOND_MS;
     // For this long after the failure that began the hold, no probe was due, so nothing can have served.
     const keptMs = Math.max(retainMs, timing.probeFirstMs);
     // Pods that the kubelet could not start are already deleted, so read from the status whether starts failed.
@@ -494,9 +494,8 @@ export class SessionsRuntime {
   }
 
   #counts(): SessionsStatus {
-    const { parked, preparing } = this.#pool.counts();
-    const kept = { sleeping: this.#sleeping.count, finished: this.#retention.finished };
-    const counts = { warm: parked, preparing, opening: 0, active: 0, stopping: 0, ...kept };
+    const kept = { sleeping: this.#sleeping.count, ended: this.#retention.finished };
+    const counts = { ...this.#pool.counts(), running: 0, stopping: 0, ...kept };
     for (const claim of this.#claims) {
       if (claim.record.journal.use !== "session") continue;
       counts[phaseOf(claim, this.#context.pods.get(claim.name))] += 1;

@@ -547,7 +547,7 @@ export class SessionLoop {
       const isFinal = isForbidden(error) || isInvalid(error);
       if (!isFinal && !isOutOfPatience(claim.failing?.get("settled"), clock.monotonic(), timing)) throw error;
       this.#unmarked.add(claim);
-      logger.warn({ pod: claim.name, error: errorText(error) }, "cannot mark a finished Pod");
+      logger.warn({ pod: claim.name, error: errorText(error) }, "cannot mark an ended Pod");
       return false;
     }
   }

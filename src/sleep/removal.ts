@@ -207,7 +207,7 @@ function isSleepEnd(why: string | undefined): why is SleepEnd {
 }
 
 /** Phases of Pods that serve no work item. */
-const HELD_BY_NONE: ReadonlySet<string | undefined> = new Set(["parked", "sleeping"]);
+const HELD_BY_NONE: ReadonlySet<string | undefined> = new Set(["warm", "sleeping"]);
 
 /** A removal concerns no work item. */
 const NO_ITEM = {

@@ -27,7 +27,7 @@ describe("defaults", () => {
         prepareTimeoutSeconds: 600,
         firstBeatTimeoutSeconds: 60,
         maxDurationSeconds: 86_400,
-        retainFinishedSeconds: 600,
+        retainEndedSeconds: 600,
         retainFailedSeconds: 3600,
         onPodFailure: "Stop",
         disruption: "Allow",
@@ -293,7 +293,7 @@ describe("parseEnvironment", () => {
   });
 
   test("accepts a status without what an earlier version did not count", () => {
-    const sessions = { warm: 1, preparing: 0, opening: 0, active: 2, stopping: 0, finished: 0 };
+    const sessions = { warm: 1, preparing: 0, running: 2, stopping: 0, ended: 0 };
     expect(parsed(stored(sessionsSpec(), { status: { sessions } })).status).toEqual({ sessions });
   });
 

@@ -404,7 +404,7 @@ export const RULE_CASES: readonly RuleCase[] = [
   },
   {
     name: "refuses a label with Berth's prefix in the template",
-    refused: inTemplate({ metadata: { labels: { "berth.dev/phase": "parked" } }, ...podTemplate() }),
+    refused: inTemplate({ metadata: { labels: { "berth.dev/phase": "warm" } }, ...podTemplate() }),
     accepted: inTemplate({ metadata: { labels: { "example.com/berth.dev": "parked" } }, ...podTemplate() }),
     message: "labels that begin with berth.dev/ must not be set",
     field: "spec.sessions.template.metadata.labels",

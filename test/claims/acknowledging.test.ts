@@ -141,7 +141,7 @@ describe("the live read of the Pod before an acknowledgement", () => {
     expect(await read({ ended: 1, turns: { 2: { terminated: { exitCode: 143 } }, 3: RUNNING } })).toMatchObject({
       isParked: false,
     });
-    expect(await read({ phase: "assigned", ended: 1, turns: { 2: RUNNING }, annotations: ASSIGNED })).toMatchObject({
+    expect(await read({ phase: "running", ended: 1, turns: { 2: RUNNING }, annotations: ASSIGNED })).toMatchObject({
       isParked: false,
     });
   });

@@ -79,7 +79,7 @@ describe("touching a Pod with turns", () => {
     const { patch, clock } = await touch([podOf()]);
     expect(patch()?.metadata).toMatchObject({
       ...{ uid: JOURNAL.podUid, resourceVersion: "7" },
-      labels: { "berth.dev/phase": "assigned" },
+      labels: { "berth.dev/phase": "running" },
       annotations: {
         "kubectl.kubernetes.io/default-container": "berth-turn-2",
         "berth.dev/turn-container": "containerd://2",
@@ -153,7 +153,7 @@ describe("touching a Pod with turns", () => {
 });
 
 describe("putting a session to sleep", () => {
-  const assigned = (of: TurnsPod = {}) => podOf({ phase: "assigned", turns: { 1: ENDED, 2: ENDED }, ...of });
+  const assigned = (of: TurnsPod = {}) => podOf({ phase: "running", turns: { 1: ENDED, 2: ENDED }, ...of });
   const SERVED = { failed: false, inARow: 0, message: "" };
   const sleep = async (reads: readonly (Pod | Error)[], seen: Pod = assigned(), claim = claimOf(), start = SERVED) => {
     const world = server(reads);
@@ -225,7 +225,7 @@ describe("putting a session to sleep", () => {
   test.each<[string, TurnsPod]>([
     ["the turn's own end", { phase: "sleeping", ended: 2 }],
     // The claim's Secret outlived an operator, and so did that of a later claim.
-    ["that of a later turn, which a session runs in", { phase: "assigned", ended: 2, turns: { 2: ENDED, 3: RUNNING } }],
+    ["that of a later turn, which a session runs in", { phase: "running", ended: 2, turns: { 2: ENDED, 3: RUNNING } }],
     ["that of a later turn", { phase: "sleeping", ended: 5 }],
   ])("changes nothing if the Pod has on record %s", async (_, of) => {
     const seen = assigned(of);

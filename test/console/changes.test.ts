@@ -32,7 +32,7 @@ test("sends everything first, and nothing for an unchanged snapshot", () => {
     nowMs: 1,
     replica,
     environments: { set: [{ key: KEY }], gone: [] },
-    sessions: { set: [{ pod: "research-a", phase: "active" }], gone: [] },
+    sessions: { set: [{ pod: "research-a", phase: "running" }], gone: [] },
   });
   expect(take(2)).toBeNull();
 });

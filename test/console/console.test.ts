@@ -133,7 +133,7 @@ describe("events", () => {
       whole: true,
       replica: { identity: "operator_1234abcd", shards: 4, served: [1, 3] },
       environments: { set: [{ key: "agents/research" }] },
-      sessions: { set: [{ pod: "research-a", phase: "active" }] },
+      sessions: { set: [{ pod: "research-a", phase: "running" }] },
     });
     source.live = [];
     served.observer.sessionEnded("agents/research", ended("a", { reason: "OOMKilled", failed: true }));

@@ -185,16 +185,16 @@ describe("texts", async () => {
   test("of an end do not depend on color", () => {
     expect(stateText(ended("a"))).toBe("✓ Completed");
     expect(stateText(ended("a", { reason: "OOMKilled", failed: true }))).toBe("✕ OOMKilled");
-    expect(stateText(session("a"))).toBe("active");
+    expect(stateText(session("a"))).toBe("running");
   });
 
   test("of a sleeping session say until when, as a date if that is far", () => {
-    expect(stateText(asleep("a", { sleepsUntilMs: Date.now() + 60_000 }))).toMatch(/^asleep until \d\d:\d\d:\d\d$/);
+    expect(stateText(asleep("a", { sleepsUntilMs: Date.now() + 60_000 }))).toMatch(/^sleeping until \d\d:\d\d:\d\d$/);
     const far = stateText(asleep("a", { sleepsUntilMs: Date.now() + 7 * 86_400_000 }));
-    expect(far).toMatch(/^asleep until [^:]+$/);
-    expect(laneText(asleep("a"))).toMatch(/^asleep until /);
+    expect(far).toMatch(/^sleeping until [^:]+$/);
+    expect(laneText(asleep("a"))).toMatch(/^sleeping until /);
     expect(laneText({ ...ended("a"), phase: "sleeping", sleepsUntilMs: Date.now() })).toMatch(
-      /^queued [\d:]+, .*ended after 5.00 s, asleep until [\d:]+$/,
+      /^queued [\d:]+, .*ended after 5.00 s, sleeping until [\d:]+$/,
     );
   });
 

@@ -131,14 +131,14 @@ const missing = (name: string) => `secret "${name}" not found`;
 
 /** A Pod whose shell waits, or whose program was given this work item. */
 function shellPod(name: string, workId?: string): Pod {
-  const made = pod(name, workId === undefined ? "parked" : "assigned", workId, running);
+  const made = pod(name, workId === undefined ? "warm" : "running", workId, running);
   const assigned = workId === undefined ? {} : { "berth.dev/assigned-at": "2026-01-01T00:00:00Z" };
   made.metadata.annotations = { ...made.metadata.annotations, "berth.dev/parking": "Shell", ...assigned };
   return made;
 }
 
 /** The Pod of a session that can sleep: one turn runs, or the next one waits. */
-const turnPod = (name: string, phase: "assigned" | "sleeping", workId: string, turn = 1): Pod =>
+const turnPod = (name: string, phase: "running" | "sleeping", workId: string, turn = 1): Pod =>
   turnsPod({
     ...{ name, phase, ended: phase === "sleeping" ? turn : turn - 1 },
     turns: { [phase === "sleeping" ? turn + 1 : turn]: { running: { startedAt: "2026-01-01T00:00:00Z" } } },
@@ -152,14 +152,14 @@ describe("a session on the board", () => {
     const { workId, token, track } = await claim("echo one");
     expect(track).toMatchObject({ number: 1, workId, plannedTools: 1 });
     await clock.advance(100);
-    pods.pod({ type: "updated", object: pod("berth-demo-abc", "assigned", workId) });
+    pods.pod({ type: "updated", object: pod("berth-demo-abc", "running", workId) });
     await clock.advance(100);
-    pods.started(pod("berth-demo-abc", "assigned", workId, running));
+    pods.started(pod("berth-demo-abc", "running", workId, running));
     await beat(workId, token);
     await answer(track, token, "one\n");
     await clock.advance(1_000);
     await stop(workId, token);
-    pods.pod({ type: "deleted", object: pod("berth-demo-abc", "finished", workId) });
+    pods.pod({ type: "deleted", object: pod("berth-demo-abc", "ended", workId) });
 
     expect(lines()).toEqual([
       "1 queued",
@@ -189,18 +189,18 @@ describe("a session on the board", () => {
 
   test("keeps the first time of a repeated step", async () => {
     const { workId, track } = await claim();
-    pods.pod({ type: "updated", object: pod("p", "assigned", workId, running) });
+    pods.pod({ type: "updated", object: pod("p", "running", workId, running) });
     const { opened } = track.at;
     await clock.advance(500);
-    pods.pod({ type: "updated", object: pod("p", "assigned", workId, running) });
-    pods.started(pod("p", "assigned", workId, running));
+    pods.pod({ type: "updated", object: pod("p", "running", workId, running) });
+    pods.started(pod("p", "running", workId, running));
     expect(track.at).toMatchObject({ opened, started: opened });
   });
 
   test("may be opened before its acknowledgement is seen", async () => {
     simulator.enqueue(environmentId);
     const [track] = board.tracks as [Track];
-    pods.pod({ type: "updated", object: pod("p", "assigned", track.workId) });
+    pods.pod({ type: "updated", object: pod("p", "running", track.workId) });
     expect(stepOf(track)).toBe("opened");
     expect(track.at.claimed).toBeUndefined();
   });
@@ -250,7 +250,7 @@ describe("a session that comes back", () => {
   async function untilAsleep(): Promise<Track> {
     const { workId, token, track } = await claim("echo kept > note");
     await beat(workId, token);
-    pods.pod({ type: "updated", object: turnPod("p", "assigned", workId) });
+    pods.pod({ type: "updated", object: turnPod("p", "running", workId) });
     await answer(track, token, "");
     await stop(workId, token);
     pods.pod({ type: "updated", object: turnPod("p", "sleeping", workId) });
@@ -272,12 +272,12 @@ describe("a session that comes back", () => {
     const first = await untilAsleep();
     expect(first.asleep).toBe(true);
     expect(lines().at(-1)).toBe("asleep");
-    expect(pods.counts).toMatchObject({ sleeping: 1, warm: 0, active: 0 });
+    expect(pods.counts).toMatchObject({ sleeping: 1, warm: 0, running: 0 });
 
     const { track, token } = await comeBack(first);
-    pods.pod({ type: "updated", object: turnPod("p", "assigned", track.workId, 2) });
+    pods.pod({ type: "updated", object: turnPod("p", "running", track.workId, 2) });
     expect(first.asleep).toBe(false);
-    expect(pods.counts).toMatchObject({ sleeping: 0, active: 1 });
+    expect(pods.counts).toMatchObject({ sleeping: 0, running: 1 });
     expect(track).toMatchObject({ number: 1, pod: "p", earlier: first });
     expect(track.at).toMatchObject({ opened: simulator.clock.now(), started: simulator.clock.now() });
     await answer(track, token, "kept\n");
@@ -292,7 +292,7 @@ describe("a session that comes back", () => {
 
   test("is not served if its file is not in its Pod", async () => {
     const { track, token } = await comeBack(await untilAsleep());
-    pods.pod({ type: "updated", object: turnPod("p", "assigned", track.workId, 2) });
+    pods.pod({ type: "updated", object: turnPod("p", "running", track.workId, 2) });
     await answer(track, token, "cat: note: No such file or directory\n");
     await stop(track.workId, token);
     expect(faultOf(track)).toBe("did not find its file in its Pod, but found: cat: note: No such file or directory");
@@ -302,7 +302,7 @@ describe("a session that comes back", () => {
     const first = await untilAsleep();
     const { track } = await comeBack(first);
     for (const status of [{}, running])
-      pods.pod({ type: "updated", object: pod("q", "assigned", track.workId, status) });
+      pods.pod({ type: "updated", object: pod("q", "running", track.workId, status) });
     expect(faultOf(track)).toBe("opened in Pod q, but the session slept in Pod p");
     expect(lines().filter((line) => line === "trouble")).toHaveLength(1);
   });
@@ -314,8 +314,8 @@ describe("a session that comes back", () => {
     going.metadata.deletionTimestamp = "2026-01-01T00:00:00Z";
     pods.pod({ type: "updated", object: going });
     expect(first.asleep).toBe(false);
-    expect(pods.counts).toMatchObject({ sleeping: 0, finished: 1 });
-    pods.pod({ type: "updated", object: pod("q", "assigned", track.workId, running) });
+    expect(pods.counts).toMatchObject({ sleeping: 0, ended: 1 });
+    pods.pod({ type: "updated", object: pod("q", "running", track.workId, running) });
     await answer(track, token, "cat: note: No such file or directory\n");
     await stop(track.workId, token);
     expect(isServed(track)).toBe(true);
@@ -323,26 +323,26 @@ describe("a session that comes back", () => {
 });
 
 describe("the counts of Pods", () => {
-  test("separate parked, opening, active and finished Pods, and forget deleted ones", () => {
+  test("separate warm, running and ended Pods, and forget deleted ones", () => {
     const all = [
-      pod("new", "parked", undefined, {}),
-      pod("warm", "parked"),
+      pod("new", "warm", undefined, {}),
+      pod("warm", "warm"),
       shellPod("shell"),
-      pod("opening", "assigned", "w1"),
-      pod("active", "assigned", "w2", running),
+      pod("starting", "running", "w1"),
+      pod("running", "running", "w2", running),
       shellPod("told", "w4"),
-      pod("finished", "finished", "w3", running),
-      pod("failed", "parked", undefined, { phase: "Failed" }),
+      pod("ended", "ended", "w3", running),
+      pod("failed", "warm", undefined, { phase: "Failed" }),
     ];
     for (const object of all) pods.pod({ type: "added", object });
-    expect(pods.counts).toEqual({ preparing: 1, warm: 2, opening: 1, active: 2, sleeping: 0, finished: 2 });
-    pods.pod({ type: "deleted", object: pod("warm", "parked") });
+    expect(pods.counts).toEqual({ preparing: 1, warm: 2, running: 3, sleeping: 0, ended: 2 });
+    pods.pod({ type: "deleted", object: pod("warm", "warm") });
     pods.pod({ type: "deleted", object: shellPod("shell") });
     expect(pods.counts.warm).toBe(0);
   });
 
   test("do not count a parked Pod that is being deleted as warm", () => {
-    const going = pod("going", "parked");
+    const going = pod("going", "warm");
     going.metadata.deletionTimestamp = "2026-01-01T00:00:00Z";
     pods.pod({ type: "updated", object: going });
     expect(pods.counts).toMatchObject({ warm: 0, preparing: 1 });

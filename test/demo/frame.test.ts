@@ -7,7 +7,7 @@ import { backAt, batchOf, researchOf, sceneOf, trackAt } from "./tracks.ts";
 
 const screen = (columns: number, rows: number, colour = false): Screen => ({ columns, rows, colour });
 
-const LEGEND = "queued claimed opened started heartbeat stopped: ● done ○ due ◑ asleep ✗ failed";
+const LEGEND = "queued claimed opened started heartbeat stopped: ● done ○ due ◑ sleeps ✗ failed";
 
 const ONE_OF_EACH = [
   trackAt(1, "stopped"),
@@ -23,7 +23,7 @@ describe("a frame", () => {
     expect(renderFrame(sceneOf(ONE_OF_EACH), screen(120, 30))).toEqual([
       "Berth demo  0:42  serving sessions                                                           Kubernetes v1.37.2, 2 cores",
       "",
-      "research   a Pod each   queue 1   warm 2   opening 0   active 3   sleeping 1   finished 4   preparing 1   served 1/6",
+      "research   a Pod each   queue 1   warm 2   running 3   sleeping 1   ended 4   preparing 1   served 1/6",
       "   #  pod       steps   claimed   opened  started  heartbeat  tools  stopped",
       "   6            ●○○○○○                                          0/2           Add up the numbers from 1 to 1000.",
       "   5  pod5xyz   ●●●○○○    0.02s    0.11s                        0/2           Add up the numbers from 1 to 1000.",
@@ -45,19 +45,19 @@ describe("a frame", () => {
     const watch = "watch it at http://127.0.0.1:20001";
     expect(last(140, 30, 2)).toEqual([LEGEND, `Ctrl-C ends it cleanly; ${watch}; ${look}`]);
     expect(last(80, 18, 3)).toEqual([LEGEND, `Ctrl-C ends it cleanly; ${watch}`, look]);
-    expect(last(50, 30, 3)).toEqual(["● done ○ due ◑ asleep ✗ failed", "Ctrl-C ends it cleanly", watch]);
+    expect(last(50, 30, 3)).toEqual(["● done ○ due ◑ sleeps ✗ failed", "Ctrl-C ends it cleanly", watch]);
     expect(last(80, 6, 1)).toEqual([`Ctrl-C ends it cleanly; ${watch}`]);
     expect(last(80, 3, 1)).toEqual([`Ctrl-C ends it cleanly; ${watch}`]);
   });
 
   test("colors the marks in the legend as in the table", () => {
-    expect(renderFrame(sceneOf([]), screen(80, 30, true)).join("\n")).toContain("\x1b[36m◑\x1b[39m asleep");
+    expect(renderFrame(sceneOf([]), screen(80, 30, true)).join("\n")).toContain("\x1b[36m◑\x1b[39m sleeps");
   });
 
   test("drops the less useful columns on a narrow screen, and blank lines on a low one", () => {
     expect(renderFrame(sceneOf(ONE_OF_EACH), screen(60, 12))).toEqual([
       "Berth demo  0:42  serving sessions",
-      "research   queue 1   warm 2   active 3   served 1/6",
+      "research   queue 1   warm 2   running 3   served 1/6",
       "   #  pod       steps   tools  stopped",
       "   6            ●○○○○○    0/2           Add up the numbers ~",
       "   5  pod5xyz   ●●●○○○    0/2           Add up the numbers ~",
@@ -170,7 +170,7 @@ describe("a frame of two Environments", () => {
     expect(renderFrame(sceneOf([], { environments }), screen(80, 24))).toEqual([
       "Berth demo  0:42  serving sessions                   Kubernetes v1.37.2, 2 cores",
       "",
-      "research   a Pod each   queue 1   warm 2   active 3   sleeping 1   served 1/2",
+      "research   a Pod each   queue 1   warm 2   running 3   sleeping 1   served 1/2",
       "   #  pod       steps    opened  heartbeat  tools  stopped",
       "   2  pod2xyz   ●●●●●○    0.11s      0.81s    0/2           Add up the numbers ~",
       "   1  pod1xyz   ●●●●●●    0.11s      0.81s    2/2    4.10s  $ echo two → two",

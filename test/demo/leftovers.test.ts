@@ -61,12 +61,12 @@ describe("leftovers", () => {
     const pid = await startWorker(environmentId);
     const kube = kubeWith({
       secrets: [{ metadata: { name: "berth-demo-a" } }],
-      pods: [{ metadata: { name: "berth-demo-b", labels: { "berth.dev/phase": "assigned" } } }],
+      pods: [{ metadata: { name: "berth-demo-b", labels: { "berth.dev/phase": "running" } } }],
     });
     expect(await find(kube)).toEqual([
       `work item ${id} is queued`,
       "claim Secret berth-demo-a",
-      "Pod berth-demo-b (assigned)",
+      "Pod berth-demo-b (running)",
       `worker process ${pid}`,
     ]);
   });
@@ -76,7 +76,7 @@ describe("leftovers", () => {
     await find(kubeWith({}, asked));
     await find(kubeWith({}, asked), { afterwards: true });
     expect(asked.filter((it) => it.startsWith("pods"))).toEqual([
-      "pods berth.dev/phase=assigned",
+      "pods berth.dev/phase=running",
       "pods berth.dev/environment",
     ]);
   });

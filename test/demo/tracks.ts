@@ -55,7 +55,7 @@ export function researchOf(tracks: readonly Track[], more: Partial<EnvironmentSc
     name: "research",
     mode: "sessions",
     queue: { depth: 1, pending: 0 },
-    pods: { preparing: 1, warm: 2, opening: 0, active: 3, sleeping: 1, finished: 4 },
+    pods: { preparing: 1, warm: 2, running: 3, sleeping: 1, ended: 4 },
     workers: undefined,
     tracks,
     obstacle: undefined,

@@ -23,10 +23,10 @@ const NOT_READY = { status: "False", reason: "KeyRejected", message: "the key wa
 
 describe("the explanation", () => {
   test.each(END_REASON_LIST)("for a Pod marked %s has its description and its fix", (reason) => {
-    const marked = pod(terminated(1, 2), "finished", {
+    const marked = pod(terminated(1, 2), "ended", {
       "berth.dev/end-reason": reason,
       "berth.dev/end-message": "it said so",
-      "berth.dev/finished-at": at(3),
+      "berth.dev/ended-at": at(3),
     });
     expect(explanationOf(traces({ pods: [marked] }))).toEqual({
       standing: "ended",
@@ -68,12 +68,12 @@ describe("the explanation", () => {
   test("for a claim that can't be settled names the blocking condition", () => {
     const concerned = environment([NOT_READY]);
     expect(explanationOf(traces({ claims: [claim()], environments: [concerned] }))).toMatchObject({
-      standing: "ending",
+      standing: "stopping",
       reason: "KeyRejected",
       sentence: expect.stringContaining("Pod berth-research-x, which is deleted"),
     });
     const ended = explanationOf(traces({ pods: [pod(terminated(1, 2, 1, "Error"))], claims: [claim()] }));
-    expect(ended).toMatchObject({ standing: "ending", reason: null });
+    expect(ended).toMatchObject({ standing: "stopping", reason: null });
     expect(ended.sentence).toMatch(
       /^Its container has ended \(Failed: .*exit code 1\), and its work item is not settled/,
     );
@@ -119,18 +119,18 @@ describe("the explanation", () => {
   test("for a Pod that no node takes says why, and what to do", () => {
     const message = "0/3 nodes are available: 3 Insufficient memory.";
     const condition = { type: "PodScheduled", status: "False", reason: "Unschedulable", message };
-    const unscheduled = (phase: "parked" | "assigned") => {
+    const unscheduled = (phase: "warm" | "running") => {
       const made = pod({ phase: "Pending", conditions: [condition] }, phase);
       const { nodeName: _nodeName, ...spec } = made.spec;
       return { ...made, spec };
     };
-    expect(explanationOf(traces({ pods: [unscheduled("parked")] }))).toEqual({
-      standing: "parked",
+    expect(explanationOf(traces({ pods: [unscheduled("warm")] }))).toEqual({
+      standing: "preparing",
       reason: "Unschedulable",
       sentence: `Pod berth-research-x serves no session, and is not ready for one: Unschedulable: ${message}`,
       fix: REASONS.Unschedulable.fix,
     });
-    expect(explanationOf(traces({ pods: [unscheduled("assigned")], claims: [claim()] }))).toMatchObject({
+    expect(explanationOf(traces({ pods: [unscheduled("running")], claims: [claim()] }))).toMatchObject({
       standing: "starting",
       reason: "Unschedulable",
       sentence: `Pod berth-research-x was opened; its container does not run: Unschedulable: ${message}`,
@@ -143,9 +143,9 @@ describe("the explanation", () => {
     ["CreateContainerError", "PreparationFailing"],
   ])("for a Pod whose container waits in %s says so, and what to do", (waiting, reason) => {
     const state = { waiting: { reason: waiting, message: "no such thing" } };
-    const stuck = pod({ phase: "Pending", containerStatuses: [{ name: "worker", state }] }, "parked");
+    const stuck = pod({ phase: "Pending", containerStatuses: [{ name: "worker", state }] }, "warm");
     expect(explanationOf(traces({ pods: [stuck] }))).toMatchObject({
-      standing: "parked",
+      standing: "preparing",
       reason,
       sentence: `Pod berth-research-x serves no session, and is not ready for one: ${waiting}: no such thing.`,
       fix: REASONS[reason].fix,
@@ -153,14 +153,14 @@ describe("the explanation", () => {
   });
 
   test("for a Pod that its node does not start has the newest warning of the node", () => {
-    const stuck = pod({ phase: "Pending" }, "parked");
+    const stuck = pod({ phase: "Pending" }, "warm");
     const warning = (reason: string, seconds: number) => ({
       ...event(reason, seconds, "no such volume"),
       type: "Warning",
     });
     const events = [warning("FailedMount", 5), warning("FailedAttachVolume", 3), event("Pulling", 9, "an image")];
     expect(explanationOf(traces({ pods: [stuck], events }))).toMatchObject({
-      standing: "parked",
+      standing: "preparing",
       reason: "PreparationFailing",
       sentence: "Pod berth-research-x serves no session, and is not ready for one: FailedMount: no such volume.",
     });
@@ -170,7 +170,7 @@ describe("the explanation", () => {
   test("for a Pod that waits in a shell says so, until it is assigned to its session", () => {
     const waiting = waitingPod({});
     expect(explanationOf(traces({ pods: [waiting] }))).toMatchObject({
-      standing: "parked",
+      standing: "warm",
       sentence: "Pod berth-research-x serves no session: it waits in a shell for a session.",
     });
     expect(explanationOf(traces({ pods: [waiting], claims: [claim({ opened: false })] }))).toMatchObject({
@@ -198,12 +198,12 @@ describe("the explanation", () => {
   test("for a sleeping session says until when, how its last work item ended, and what its next message finds", () => {
     const before = event("Completed", 9, "session session_1: it ended (work item work_1)");
     const asleep = explanationOf(traces({ pods: [asleepPod()], events: [before] }));
-    expect(asleep).toMatchObject({ standing: "asleep", reason: "Completed", fix: "Nothing to do." });
+    expect(asleep).toMatchObject({ standing: "sleeping", reason: "Completed", fix: "Nothing to do." });
     expect(asleep.sentence).toMatch(
       `It sleeps in Pod berth-research-x on node node-1, since ${at(10)} and until ${at(610)}. Its last work item ended as Completed: `,
     );
     expect(asleep.sentence).toMatch(/Its next message finds the same Pod and the same files\.$/);
-    expect(explanationOf(traces({ pods: [asleepPod()] }))).toMatchObject({ standing: "asleep", reason: null });
+    expect(explanationOf(traces({ pods: [asleepPod()] }))).toMatchObject({ standing: "sleeping", reason: null });
     const queued = explanationOf(traces({ pods: [asleepPod()], items: [item({}, environment([{}]))] }));
     expect(queued).toMatchObject({
       standing: "waiting",
@@ -218,7 +218,7 @@ describe("the explanation", () => {
       sentence: `It runs in Pod berth-research-x on node node-1, since ${at(20)}, as turn 2.`,
     });
     const settling = explanationOf(traces({ pods: [asleepPod()], claims: [claim()] }));
-    expect(settling).toMatchObject({ standing: "ending" });
+    expect(settling).toMatchObject({ standing: "stopping" });
   });
 
   test.each([
@@ -260,9 +260,9 @@ describe("the explanation", () => {
   test("for a Pod that waits for a key says that it is not a fault", () => {
     const state = { waiting: { reason: "CreateContainerConfigError", message: 'secret "berth-research-x" not found' } };
     const conditions = ["Initialized", "PodReadyToStartContainers"].map((type) => ({ type, status: "True" }));
-    const parked = pod({ phase: "Pending", conditions, containerStatuses: [{ name: "worker", state }] }, "parked");
+    const parked = pod({ phase: "Pending", conditions, containerStatuses: [{ name: "worker", state }] }, "warm");
     expect(explanationOf(traces({ pods: [parked] }))).toMatchObject({
-      standing: "parked",
+      standing: "warm",
       sentence:
         "Pod berth-research-x serves no session: it waits for a key (CreateContainerConfigError), which is not a fault.",
     });
@@ -276,6 +276,6 @@ describe("the explanation", () => {
     const { standing, sentence } = explanationOf(traces({ looked }));
     expect(standing).toBe("unknown");
     expect(sentence).toContain("Searched: Pods of namespace agents. Not searched: Events of namespace agents.");
-    expect(sentence).toMatch(/kept for retainFinishedSeconds.*another namespace or cluster/);
+    expect(sentence).toMatch(/kept for retainEndedSeconds.*another namespace or cluster/);
   });
 });

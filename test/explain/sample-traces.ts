@@ -34,11 +34,11 @@ export function environment(conditions: readonly Partial<Condition>[] = [], exam
 
 export function pod(
   status: PodStatus = {},
-  phase: "assigned" | "finished" | "parked" = "assigned",
+  phase: "running" | "ended" | "warm" = "running",
   annotations: Record<string, string> = {},
 ): Pod {
   const made = sessionTemplate(environment()).render(POD);
-  const ids = phase === "parked" ? {} : { "berth.dev/work-id": WORK_ID, "berth.dev/session-id": SESSION_ID };
+  const ids = phase === "warm" ? {} : { "berth.dev/work-id": WORK_ID, "berth.dev/session-id": SESSION_ID };
   return {
     ...made,
     metadata: {
@@ -56,12 +56,12 @@ export function pod(
 /** A Pod whose shell has waited since its first second, and perhaps was assigned to its session. */
 export function waitingPod(annotations: Record<string, string>): Pod {
   const isAssigned = "berth.dev/assigned-at" in annotations;
-  return pod(running(1), isAssigned ? "assigned" : "parked", { "berth.dev/parking": "Shell", ...annotations });
+  return pod(running(1), isAssigned ? "running" : "warm", { "berth.dev/parking": "Shell", ...annotations });
 }
 
 /** A Pod whose turns started and ended at these seconds. The keeper runs since its first second. */
 export function turnsPod(
-  phase: "assigned" | "sleeping",
+  phase: "running" | "sleeping",
   turns: readonly (readonly [startSeconds: number, endSeconds?: number])[],
   annotations: Record<string, string> = {},
 ): Pod {
@@ -88,7 +88,7 @@ export function turnsPod(
 
 /** A Pod whose session slept from the 10th to the 20th second, and runs its second work item. */
 export const awakePod = (annotations: Record<string, string> = {}) =>
-  turnsPod("assigned", [[1, 9], [11]], {
+  turnsPod("running", [[1, 9], [11]], {
     "berth.dev/ended-turn": "1",
     "berth.dev/work-id": "work_2",
     "berth.dev/assigned-at": at(20),

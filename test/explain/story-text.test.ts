@@ -26,7 +26,7 @@ test("names the ids in the first line", () => {
 });
 
 test.each([
-  ["a Pod's annotations", { pods: [pod(running(2), "assigned", { "berth.dev/session-id": `s${STEERS}` })] }],
+  ["a Pod's annotations", { pods: [pod(running(2), "running", { "berth.dev/session-id": `s${STEERS}` })] }],
   ["the record of a claim", { claims: [claim({ sessionId: `s${STEERS}`, workId: `w${STEERS}` })] }],
   ["an Event", { events: [event("SessionStarted", 3, "session s\u001b[2J: runs (work item w\u009b2J)")] }],
   ["the Work API", { items: [item({ id: `w${STEERS}`, data: { id: `s${STEERS}`, type: "session" } })] }],

@@ -22,8 +22,8 @@ describe("the timeline", () => {
   test("contains a session's whole life in order, from all sources", () => {
     const finished = pod(
       { ...terminated(4, 9), conditions: [{ type: "PodScheduled", status: "True", lastTransitionTime: at(0) }] },
-      "finished",
-      { "berth.dev/end-reason": "Completed", "berth.dev/finished-at": at(11) },
+      "ended",
+      { "berth.dev/end-reason": "Completed", "berth.dev/ended-at": at(11) },
     );
     const served = item({
       state: "stopped",
@@ -45,7 +45,7 @@ describe("the timeline", () => {
       }),
     ).toEqual([
       ...["pod-created", "pod-scheduled", "queued", "polled", "acknowledged", "container-started", "first-beat"],
-      ...["event", "last-beat", "stop-requested", "container-ended", "stopped", "end-event", "finished"],
+      ...["event", "last-beat", "stop-requested", "container-ended", "stopped", "end-event", "ended"],
     ]);
   });
 
@@ -59,7 +59,7 @@ describe("the timeline", () => {
     );
     expect(told.map(({ what, message }) => [what, message])).toEqual([
       ["pod-created", "Pod berth-research-x was created"],
-      ["parked", "the container started and waits in a shell"],
+      ["warm", "the container started and waits in a shell"],
       ["queued", expect.any(String)],
       ["polled", expect.any(String)],
       ["acknowledged", expect.any(String)],
@@ -85,11 +85,11 @@ describe("the timeline", () => {
     );
     expect(told.map(({ what, message }) => `${what}: ${message}`)).toEqual([
       "pod-created: Pod berth-research-x was created",
-      "parked: turn 1 started and waits in a shell",
+      "warm: turn 1 started and waits in a shell",
       "delivered: SessionStarted: session session_1 runs (work item work_1), as turn 1",
       "container-ended: turn 1 ended with exit code 0 (Completed)",
       "end-event: Completed: session session_1: it ended (work item work_1)",
-      `asleep: SessionAsleep: session session_1 sleeps, and its files are kept until ${at(610)}`,
+      `sleeping: SessionAsleep: session session_1 sleeps, and its files are kept until ${at(610)}`,
       "next-turn: turn 2 started and waits in a shell for the next work item",
       "queued: work item work_2 was queued",
       "assigned: Pod berth-research-x was assigned to the session, for turn 2",
@@ -111,7 +111,7 @@ describe("the timeline", () => {
     const lines = ({ pods, events = [] }: Pick<Parameters<typeof traces>[0] & object, "pods" | "events">) =>
       timelineOf(traces({ pods: pods ?? [], events })).map(({ what, message }) => `${what}: ${message}`);
     const assigned = "assigned: Pod berth-research-x was assigned to the session, for turn 1";
-    const asleep = `asleep: the session sleeps in Pod berth-research-x until ${at(610)}`;
+    const asleep = `sleeping: the session sleeps in Pod berth-research-x until ${at(610)}`;
     expect(lines({ pods: [asleepPod()] })).toEqual(expect.arrayContaining([assigned, asleep]));
     const told = event("SessionAsleep", 10, `session session_1 sleeps until ${at(610)}`);
     expect(lines({ pods: [asleepPod()], events: [told] })).not.toContain(asleep);

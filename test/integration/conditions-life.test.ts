@@ -125,7 +125,7 @@ describe.concurrent("an Environment that is deleted and immediately recreated un
     const owners = new Set<string | undefined>();
     const stop = world.onPodChange(() => {
       for (const { metadata } of world.pods) {
-        if (metadata.labels?.["berth.dev/phase"] === "assigned") owners.add(metadata.ownerReferences?.[0]?.uid);
+        if (metadata.labels?.["berth.dev/phase"] === "running") owners.add(metadata.ownerReferences?.[0]?.uid);
       }
     });
     for (let item = 0; item < 3; item += 1) world.simulator.enqueue(world.environmentId);
@@ -233,7 +233,7 @@ describe.concurrent("a key that is rotated while sessions run", () => {
     await world.untilServed(1);
     expect(world.simulator.item(item.id).stoppedBy?.as).toBe("sessions-token");
     expect(world.simulator.item(item.id).acks).toHaveLength(1);
-    expect(metadata.labels?.["berth.dev/phase"]).toBe("assigned");
+    expect(metadata.labels?.["berth.dev/phase"]).toBe("running");
     world.simulator.enqueue(world.environmentId);
     await world.untilServed(2);
     world.simulator.assertNoViolations();

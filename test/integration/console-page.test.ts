@@ -67,12 +67,12 @@ async function startSmall(brokenKey = "agents/review") {
   const [research, broken, batch] = [new StagedSource(), new StagedSource(), new StagedSource()];
   const ago = (seconds: number) => Date.now() - seconds * 1_000;
   research.live = [
-    session("9d0dfw2x", { queuedAtMs: ago(1), phase: "opening", beatAtMs: null }),
+    session("9d0dfw2x", { queuedAtMs: ago(1), phase: "running", beatAtMs: null }),
     session("x7k2m4bz", { queuedAtMs: ago(70) }),
     asleep("q4zt8c9v", { stoppedAtMs: ago(90), sleepsUntilMs: ago(-1_800) }),
     session("h5jn6p7r", { queuedAtMs: ago(170) }),
   ];
-  const sessions = { warm: 2, preparing: 0, opening: 1, active: 2, stopping: 0, sleeping: 1, finished: 0 };
+  const sessions = { warm: 2, preparing: 0, running: 3, stopping: 0, sleeping: 1, ended: 0 };
   research.now = { ...research.now, report: { ...research.now.report, sessions } };
   served.observer.serves("agents/research", research);
   for (const one of [
@@ -259,7 +259,7 @@ describe(`${MANY} sessions`, () => {
     source.live = all.filter(({ phase }) => phase !== "ended");
     const sleeping = source.live.filter(({ phase }) => phase === "sleeping").length;
     const active = source.live.length - sleeping;
-    const sessions = { warm: 20, preparing: 3, opening: 0, active, stopping: 0, sleeping, finished: 0 };
+    const sessions = { warm: 20, preparing: 3, running: active, stopping: 0, sleeping, ended: 0 };
     source.now = { ...source.now, max: MANY, report: { ...source.now.report, sessions } };
     served.observer.serves("agents/research", source);
     for (const one of all) if (one.phase === "ended") served.observer.sessionEnded("agents/research", one);

@@ -187,7 +187,7 @@ describe("the API server", () => {
     expect(parseEnvironment(read)).toEqual({ ok: true, environment: read });
   });
 
-  test("shows mode, queue, warm, active, max, ready, reason and age as columns", async () => {
+  test("shows mode, queue, warm, running, max, ready, reason and age as columns", async () => {
     const { name } = (await create(sessionsSpec(), { dryRun: false })).metadata;
     await patch(`${collection}/${name}/status`, { status: STATUS });
     const { columnDefinitions, rows } = await asTable(`${collection}/${name}`);
@@ -239,7 +239,7 @@ const STATUS = {
   mode: "Sessions",
   max: 5,
   queue: { depth: 4, pending: 1, oldestQueuedAt: "2026-01-02T03:04:05Z", workersPolling: 1 },
-  sessions: { warm: 2, preparing: 0, opening: 0, active: 3, stopping: 0, sleeping: 4, finished: 7 },
+  sessions: { warm: 2, preparing: 0, running: 3, stopping: 0, sleeping: 4, ended: 7 },
   workers: { desired: 7, replicas: 6, ready: 6, busy: 5 },
   conditions: [
     {

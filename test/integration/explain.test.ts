@@ -83,7 +83,7 @@ describe.concurrent("berth explain", () => {
     const { namespace } = world;
     const name = served.pod.metadata.name ?? "";
     await world.until("the Pod is marked", () =>
-      world.pods.some(({ metadata }) => metadata.name === name && metadata.labels?.["berth.dev/phase"] === "finished"),
+      world.pods.some(({ metadata }) => metadata.name === name && metadata.labels?.["berth.dev/phase"] === "ended"),
     );
     const kept = await explain(world, served.item.sessionId);
     expect(kept.story.verdict).toMatchObject({
@@ -91,7 +91,7 @@ describe.concurrent("berth explain", () => {
       reason: "OOMKilled",
       fix: "Raise resources.limits.memory of the session container in the template.",
     });
-    expect(whats(kept)).toEqual(expect.arrayContaining(["container-ended", "end-event", "finished"]));
+    expect(whats(kept)).toEqual(expect.arrayContaining(["container-ended", "end-event", "ended"]));
     // Without the key, the Work API is not called, and the output says so.
     expect(kept.story.looked.at(-1)).toMatchObject({ found: null, note: expect.stringContaining("--check-key") });
 
@@ -139,7 +139,7 @@ describe.concurrent("berth explain", () => {
   });
 
   test("uses the permissions it has, and names those it would need for the rest", async () => {
-    await using world = await startWorld(cluster, { ...SHORT_LEASE, sessions: { retainFinishedSeconds: 600 } });
+    await using world = await startWorld(cluster, { ...SHORT_LEASE, sessions: { retainEndedSeconds: 600 } });
     const served = await serveOne(world);
     await untilEnded(world, served, "Completed");
     const { namespace } = world;

@@ -26,8 +26,8 @@ const SHELL_REQUESTS = [
 
 describe("the operator's requests to the API server", () => {
   test.each(BUDGETS)("for a session with lease: %s, its Pod retained for %i s: fit the budget", async (...row) => {
-    const [lease, retainFinishedSeconds, budget] = row;
-    await using world = await sessionsWorld({ lease, retainFinishedSeconds });
+    const [lease, retainEndedSeconds, budget] = row;
+    await using world = await sessionsWorld({ lease, retainEndedSeconds });
     const own = await requestsOfSessions(world);
     const isBeside = (entry: AuditEntry) => /^create (pods|events)$/.test(requestOf(entry));
     const bySession = Map.groupBy(
@@ -42,7 +42,7 @@ describe("the operator's requests to the API server", () => {
   test.each(["Worker", "Operator"])(
     "for a session in a waiting shell with lease: %s: fit the budget",
     async (lease) => {
-      const sessions = { lease, parking: "Shell", retainFinishedSeconds: 0 };
+      const sessions = { lease, parking: "Shell", retainEndedSeconds: 0 };
       await using world = await sessionsWorld(sessions, { command: ["worker"] });
       const all = await requestsOfSessions(world);
       const own = all.filter((entry) => requestOf(entry) !== "create events");

@@ -53,6 +53,6 @@ test("kill -9 of the operator, five times under load: nothing is lost, runs twic
     "heartbeats of a second container",
   ).toBe(0);
   await world.until("only free Pods are left", () =>
-    world.pods.every(({ metadata }) => metadata.labels?.["berth.dev/phase"] === "parked"),
+    world.pods.every(({ metadata }) => metadata.labels?.["berth.dev/phase"] === "warm"),
   );
 });

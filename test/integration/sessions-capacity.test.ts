@@ -37,7 +37,7 @@ describe.concurrent("the number of Pods", () => {
     await world.until("the status counts three warm Pods", () => world.environment?.status?.sessions?.warm === 3);
     expect(await metricValue(operator.metrics.podsCreated, labelsOf(world))).toBe(3);
     expect(world.pods).toHaveLength(3);
-    expect(world.pods.map(({ metadata }) => metadata.labels?.[LABEL_PHASE])).toEqual(["parked", "parked", "parked"]);
+    expect(world.pods.map(({ metadata }) => metadata.labels?.[LABEL_PHASE])).toEqual(["warm", "warm", "warm"]);
   });
 
   test("from zero, the queue's depth creates one Pod per item, and none is left", async () => {

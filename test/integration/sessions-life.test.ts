@@ -45,7 +45,7 @@ describe.concurrent("the container ends on its own", () => {
     await untilState(world, item, "active");
     await world.until("the Pod is assigned, without owners of fields", async () => {
       const { metadata } = await world.kube.get(PODS, { namespace: world.namespace, name: pod.metadata.name ?? "" });
-      return metadata.labels?.["berth.dev/phase"] === "assigned" && metadata["managedFields"] === undefined;
+      return metadata.labels?.["berth.dev/phase"] === "running" && metadata["managedFields"] === undefined;
     });
   });
 

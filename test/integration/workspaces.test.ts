@@ -7,7 +7,7 @@ import { startWorld, type WorldOptions } from "../support/world.ts";
 
 const cluster = useCluster();
 
-const KEPT = { retainFinishedSeconds: 3_600, retainFailedSeconds: 3_600 };
+const KEPT = { retainEndedSeconds: 3_600, retainFailedSeconds: 3_600 };
 const LAST_USED = "berth.dev/last-used";
 const QUOTAS: Resource = {
   group: "",

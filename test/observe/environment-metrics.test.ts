@@ -17,7 +17,7 @@ async function series(metrics: Metrics, { namespace, environment }: typeof RESEA
 function use(metrics: Metrics, labels: typeof RESEARCH): void {
   startEnvironmentMetrics(metrics, labels, ["Completed", "Failed"]);
   metrics.queueDepth.set(labels, 3);
-  metrics.sessions.set({ ...labels, phase: "parked" }, 2);
+  metrics.sessions.set({ ...labels, phase: "warm" }, 2);
   metrics.sessions.set({ ...labels, phase: "active" }, 1);
   metrics.acks.inc({ ...labels, result: "accepted" });
   metrics.queuedToOpened.observe(labels, 0.2);
@@ -74,6 +74,6 @@ test("forgetting an Environment visits only its own series, however many others 
     Object.assign(metric, { remove: noted, get: () => Promise.reject(new Error("a look at all series")) });
   }
   forgetEnvironmentMetrics(metrics, RESEARCH);
-  expect(removed).toContainEqual({ ...RESEARCH, phase: "parked" });
+  expect(removed).toContainEqual({ ...RESEARCH, phase: "warm" });
   expect(removed.length).toBeLessThan(2 * Object.keys(metrics).length);
 });

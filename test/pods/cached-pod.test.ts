@@ -51,15 +51,15 @@ describe("a cached Pod", () => {
     const cases: [string, TurnsPod][] = [
       ["that waits for its first turn", {}],
       ["that is free", { turns: { 1: RUNNING } }],
-      ["that runs its tenth turn", { phase: "assigned", ended: 9, turns: { 9: ENDED, 10: RUNNING } }],
+      ["that runs its tenth turn", { phase: "running", ended: 9, turns: { 9: ENDED, 10: RUNNING } }],
       ["that sleeps", { phase: "sleeping", ended: 2, turns: { 1: ENDED, 2: ENDED, 3: RUNNING } }],
-      ["whose turn just ended", { phase: "assigned", ended: 1, turns: { 1: ENDED, 2: ENDED } }],
+      ["whose turn just ended", { phase: "running", ended: 1, turns: { 1: ENDED, 2: ENDED } }],
       ["whose first turn runs again", { phase: "sleeping", ended: 2, turns: { 1: RUNNING, 2: ENDED, 3: RUNNING } }],
       [
         "whose turn runs in another container",
-        { phase: "assigned", turns: { 1: RUNNING }, ids: { 1: "containerd://b" }, claimedIn: "containerd://a" },
+        { phase: "running", turns: { 1: RUNNING }, ids: { 1: "containerd://b" }, claimedIn: "containerd://a" },
       ],
-      ["whose keeper has ended", { phase: "assigned", turns: { 1: RUNNING }, keeper: ENDED }],
+      ["whose keeper has ended", { phase: "running", turns: { 1: RUNNING }, keeper: ENDED }],
       ["with a debug container", { turns: { 1: RUNNING }, others: { debugger: RUNNING } }],
     ];
 
@@ -143,7 +143,7 @@ describe("a cached Pod", () => {
           annotations: {
             [names.ANNOTATION_WORK_ID]: `work_${i}`,
             [names.ANNOTATION_SESSION_ID]: `session_${i}`,
-            [names.ANNOTATION_FINISHED_AT]: new Date(i * 1_000).toISOString(),
+            [names.ANNOTATION_ENDED_AT]: new Date(i * 1_000).toISOString(),
           },
           ownerReferences: [owner],
         },

@@ -66,7 +66,7 @@ describe("how a session ended", () => {
 
 /** A finished Pod with these annotations. */
 const finishedPod = (annotations: Record<string, string>, labels: Record<string, string> = {}): Pod =>
-  pod({}, { metadata: { name: "p", labels: { "berth.dev/phase": "finished", ...labels }, annotations } });
+  pod({}, { metadata: { name: "p", labels: { "berth.dev/phase": "ended", ...labels }, annotations } });
 
 describe("reading a finished Pod", () => {
   test("returns what its annotations say", () => {
@@ -75,7 +75,7 @@ describe("reading a finished Pod", () => {
         {
           "berth.dev/end-reason": "OOMKilled",
           "berth.dev/end-message": "too much",
-          "berth.dev/finished-at": "2030-01-01T00:00:00.000Z",
+          "berth.dev/ended-at": "2030-01-01T00:00:00.000Z",
           "berth.dev/start-failure": "true",
           "berth.dev/start-failures": "2",
         },
@@ -93,7 +93,7 @@ describe("reading a finished Pod", () => {
     });
   });
 
-  test.each(["parked", "assigned", undefined])("returns null for a Pod of phase %s", (phase) => {
+  test.each(["warm", "running", undefined])("returns null for a Pod of phase %s", (phase) => {
     const { metadata, ...rest } = finishedPod({});
     const labels = phase === undefined ? {} : { "berth.dev/phase": phase };
     expect(readFinished({ ...rest, metadata: { ...metadata, labels } })).toBeNull();
@@ -110,7 +110,7 @@ describe("reading a finished Pod", () => {
   });
 
   test("falls back to the creation time, and then to the epoch", () => {
-    const odd = finishedPod({ "berth.dev/finished-at": "soon" });
+    const odd = finishedPod({ "berth.dev/ended-at": "soon" });
     expect(readFinished(odd)?.finishedAtMs).toBe(0);
     const created = finishedPod({});
     created.metadata.creationTimestamp = "2030-01-01T00:00:00Z";
@@ -297,11 +297,11 @@ describe("marking a Pod as finished", () => {
         body: {
           metadata: {
             uid: "u1",
-            labels: { "berth.dev/phase": "finished" },
+            labels: { "berth.dev/phase": "ended" },
             annotations: {
               "berth.dev/end-reason": "OOMKilled",
               "berth.dev/end-message": "x".repeat(512),
-              "berth.dev/finished-at": "2030-01-01T00:10:00.000Z",
+              "berth.dev/ended-at": "2030-01-01T00:10:00.000Z",
               // A Pod that fell asleep after a failed start has these.
               "berth.dev/start-failure": null,
               "berth.dev/start-failures": null,

@@ -14,7 +14,7 @@ const anyPod: fc.Arbitrary<Pod> = fc
   .map(({ status, deletionTimestamp, grace, labelled }) => {
     const made = pod();
     const deleting = deletionTimestamp === undefined ? {} : { deletionTimestamp, deletionGracePeriodSeconds: grace };
-    const labels = labelled ? { [LABEL_PHASE]: "finished" } : {};
+    const labels = labelled ? { [LABEL_PHASE]: "ended" } : {};
     return { ...made, metadata: { ...made.metadata, ...deleting, labels }, status };
   });
 

@@ -153,7 +153,7 @@ describe("defaults", () => {
         "app.kubernetes.io/managed-by": "berth",
         "berth.dev/environment": "research",
         "berth.dev/role": "session",
-        "berth.dev/phase": "parked",
+        "berth.dev/phase": "warm",
         "berth.dev/template-hash": sessionTemplate(environmentOf()).hash,
       },
       annotations: {
@@ -170,11 +170,11 @@ describe("defaults", () => {
     const { sessions } = environment.spec;
     if (!sessions) throw new Error("no sessions");
     sessions.template.metadata = {
-      labels: { "berth.dev/phase": "finished", "berth.dev/template-hash": "x" },
+      labels: { "berth.dev/phase": "ended", "berth.dev/template-hash": "x" },
       annotations: { "berth.dev/session-container": "other" },
     };
     const { metadata } = sessionTemplate(environment).render(NAME);
-    expect(metadata.labels).toMatchObject({ "berth.dev/phase": "parked" });
+    expect(metadata.labels).toMatchObject({ "berth.dev/phase": "warm" });
     expect(metadata.labels?.["berth.dev/template-hash"]).not.toBe("x");
     expect(metadata.annotations).toMatchObject({ "berth.dev/session-container": "worker" });
   });
@@ -284,7 +284,7 @@ describe("hash", () => {
     ["warm", { warm: 3 }, {}],
     ["maxConcurrent", { maxConcurrent: 9 }, {}],
     ["maxDurationSeconds", { maxDurationSeconds: 60 }, {}],
-    ["retention", { retainFinishedSeconds: 1 }, {}],
+    ["retention", { retainEndedSeconds: 1 }, {}],
     ["pause", {}, { paused: true }],
     ["the key's Secret", {}, api({ keySecretRef: { name: "other" } })],
     ["the workspace of requests", {}, api({ workspaceId: "wrkspc_1" })],

@@ -11,7 +11,7 @@ import { PREPARED, pod, SESSION } from "./pods.ts";
 
 export interface TurnsPod {
   readonly name?: string;
-  readonly phase?: "parked" | "assigned" | "sleeping" | "finished" | undefined;
+  readonly phase?: "warm" | "running" | "sleeping" | "ended" | undefined;
   /** The last turn whose end is on record. */
   readonly ended?: number;
   /** The states of the turns' containers, by number; undefined: the kubelet has not reported the turn yet. */
@@ -30,7 +30,7 @@ export interface TurnsPod {
 
 /** A Pod whose sessions can sleep, on a node, with its keeper running. */
 export function turnsPod(of: TurnsPod = {}): Pod {
-  const { name = "berth-research-x", phase = "parked", ended = 0, turns = {}, ids = {}, others = {} } = of;
+  const { name = "berth-research-x", phase = "warm", ended = 0, turns = {}, ids = {}, others = {} } = of;
   const numbers = Object.keys(turns).map(Number);
   const { keeper = { running: { startedAt: "2030-01-01T00:00:00Z" } } } = of;
   const statuses = numbers.flatMap((turn) => {

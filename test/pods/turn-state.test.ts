@@ -19,7 +19,7 @@ const exited = (exitCode: number, more: Record<string, unknown> = {}): Container
   terminated: { exitCode, reason: "Error", startedAt: STARTED, finishedAt: FINISHED, ...more },
 });
 const assigned = (of: TurnsPod) =>
-  turnsPod({ ...of, phase: "assigned", annotations: { "berth.dev/assigned-at": ASSIGNED, ...of.annotations } });
+  turnsPod({ ...of, phase: "running", annotations: { "berth.dev/assigned-at": ASSIGNED, ...of.annotations } });
 const asleep = (of: TurnsPod) =>
   turnsPod({
     ...{ ended: 1, ...of, phase: "sleeping" },

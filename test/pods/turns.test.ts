@@ -125,7 +125,7 @@ describe("a turn that its node ended or started again", () => {
     expect(isWaitingTurnDead(asleep({ turns: { 1: ENDED, 2: RUNNING } }))).toBe(false);
     expect(isWaitingTurnDead(asleep({ turns: { 1: ENDED } }))).toBe(false);
     // It served, or its Pod ends.
-    expect(isWaitingTurnDead(asleep({ turns: { 1: ENDED, 2: ENDED }, phase: "assigned" }))).toBe(false);
+    expect(isWaitingTurnDead(asleep({ turns: { 1: ENDED, 2: ENDED }, phase: "running" }))).toBe(false);
     expect(isWaitingTurnDead(asleep({ turns: { 1: ENDED, 2: ENDED }, keeper: ENDED }))).toBe(false);
   });
 
@@ -137,14 +137,14 @@ describe("a turn that its node ended or started again", () => {
   });
 
   test("is another container than the one that was given the session", () => {
-    const claimed = (id: string | undefined, phase: "assigned" | "sleeping" = "assigned") =>
+    const claimed = (id: string | undefined, phase: "running" | "sleeping" = "running") =>
       turnsPod({ ended: 1, turns: { 2: RUNNING }, ids: { 2: "containerd://now" }, phase, claimedIn: id });
     expect(isRerun(claimed("containerd://before"), 2)).toBe(true);
     expect(isRerun(claimed("containerd://now"), 2)).toBe(false);
     // The id is that of an earlier turn until the next one is claimed.
     expect(isRerun(claimed("containerd://before", "sleeping"), 2)).toBe(false);
     expect(isRerun(claimed(undefined), 2)).toBe(false);
-    expect(isRerun(turnsPod({ turns: { 2: RUNNING }, phase: "assigned", claimedIn: "containerd://before" }), 2)).toBe(
+    expect(isRerun(turnsPod({ turns: { 2: RUNNING }, phase: "running", claimedIn: "containerd://before" }), 2)).toBe(
       false,
     );
   });

@@ -37,7 +37,7 @@ const own = (...ids: string[]) => ids.map((sessionId) => ({ sessionId, hasVolume
 let made = 0;
 function pod(sessionId: string | null, more: Partial<BoundPod> = {}): BoundPod {
   made += 1;
-  const state = more.state ?? "parked";
+  const state = more.state ?? "warm";
   return {
     name: `p${made}`,
     hash: HASH,
@@ -47,7 +47,7 @@ function pod(sessionId: string | null, more: Partial<BoundPod> = {}): BoundPod {
     leaving: false,
     forbidden: false,
     sessionId,
-    parkedMs: state === "parked" ? NOW - MINUTE : null,
+    parkedMs: state === "warm" ? NOW - MINUTE : null,
     ...more,
   };
 }

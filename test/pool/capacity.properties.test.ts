@@ -83,7 +83,7 @@ const planFor = (world: World, parkedMaxAgeMs: number): CapacityPlan =>
     warmScaleDownMs: SCALE_DOWN,
   });
 
-const parkedOf = (world: World) => world.pods.filter(({ state, leaving }) => state === "parked" && !leaving);
+const parkedOf = (world: World) => world.pods.filter(({ state, leaving }) => state === "warm" && !leaving);
 const total = (world: World) => world.pods.length + world.creating.length + world.busy;
 
 /** Carries a plan out like the pool: removed Pods are gone at once, and created ones appear a little later. */
@@ -120,7 +120,7 @@ function pass(world: World): void {
     if (pod.state === "unscheduled" && !world.full && world.nowMs - pod.createdAtMs >= pod.scheduledInMs) {
       return { ...pod, state: "preparing", scheduledAtMs: world.nowMs, readyAtMs: world.nowMs + pod.scheduledInMs };
     }
-    if (pod.state === "preparing" && world.nowMs >= pod.readyAtMs) return { ...pod, state: "parked" };
+    if (pod.state === "preparing" && world.nowMs >= pod.readyAtMs) return { ...pod, state: "warm" };
     return pod;
   });
 }
@@ -232,7 +232,7 @@ describe("under random demand, claims, losses and spec changes", () => {
           pass(world);
           const plan = planAndCheck(world, 0);
           expect(plan).toMatchObject({ create: 0, remove: [], surplusSinceMs: null });
-          expect(world.pods.filter(({ hash, state }) => hash === world.hash && state === "parked")).toHaveLength(
+          expect(world.pods.filter(({ hash, state }) => hash === world.hash && state === "warm")).toHaveLength(
             plan.wanted,
           );
           expect(world.pods).toHaveLength(plan.wanted);

@@ -43,10 +43,10 @@ function pod(state: FreePod["state"], more: Partial<FreePod> & { ageMs?: number 
     ...rest,
   };
 }
-const parked = (ageMs = MINUTE) => pod("parked", { ageMs });
+const parked = (ageMs = MINUTE) => pod("warm", { ageMs });
 const preparing = (ageMs = MINUTE) => pod("preparing", { ageMs });
 const unscheduled = (ageMs = MINUTE) => pod("unscheduled", { ageMs });
-const outdated = (state: FreePod["state"] = "parked") => pod(state, { hash: OLD });
+const outdated = (state: FreePod["state"] = "warm") => pod(state, { hash: OLD });
 /** Past its maximum age, including jitter. */
 const aged = () => parked(11 * MINUTE);
 const NOTHING = { create: 0, remove: [] };
@@ -229,12 +229,12 @@ describe("age", () => {
   });
 
   test("does not count the wait for a node", () => {
-    const late = pod("parked", { ageMs: 60 * MINUTE, scheduledAtMs: NOW - MINUTE });
+    const late = pod("warm", { ageMs: 60 * MINUTE, scheduledAtMs: NOW - MINUTE });
     expect(plan({ warm: 1, pods: [late] })).toMatchObject(NOTHING);
   });
 
   test("does not keep a Pod young because of a binding time far in the future", () => {
-    const old = [1, 2].map(() => pod("parked", { ageMs: 11 * MINUTE, scheduledAtMs: Number.MAX_SAFE_INTEGER }));
+    const old = [1, 2].map(() => pod("warm", { ageMs: 11 * MINUTE, scheduledAtMs: Number.MAX_SAFE_INTEGER }));
     expect(plan({ warm: 2, pods: old }).remove).toEqual([{ name: old[0]?.name, reason: "Aged" }]);
   });
 
@@ -322,7 +322,7 @@ describe("a change of the template", () => {
 });
 
 describe("nodes that are being removed", () => {
-  const leaving = (state: FreePod["state"] = "parked") => pod(state, { leaving: true });
+  const leaving = (state: FreePod["state"] = "warm") => pod(state, { leaving: true });
 
   test("removes a free Pod there at once and creates another in the same plan, since it could not serve", () => {
     const [lost, kept] = [leaving(), parked()];
@@ -353,10 +353,10 @@ describe("nodes that are being removed", () => {
 });
 
 describe("a Pod that the policy forbids", () => {
-  const forbidden = (state: FreePod["state"] = "parked") => pod(state, { forbidden: true });
+  const forbidden = (state: FreePod["state"] = "warm") => pod(state, { forbidden: true });
 
   test("is removed and replaced in the same plan, even if it is the last or of an older template", () => {
-    const pods = [forbidden(), forbidden("preparing"), pod("parked", { forbidden: true, hash: "older" })];
+    const pods = [forbidden(), forbidden("preparing"), pod("warm", { forbidden: true, hash: "older" })];
     const { create, remove } = plan({ warm: 3, pods });
     expect(create).toBe(3);
     expect(remove).toEqual(expect.arrayContaining(pods.map(({ name }) => ({ name, reason: "Forbidden" }))));

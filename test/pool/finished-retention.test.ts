@@ -15,7 +15,7 @@ const assigned = (name: string, metadata: Pod["metadata"] = {}) =>
     {
       metadata: {
         ...{ name, uid: `${name}-uid`, resourceVersion: "1", ownerReferences: [OWNER] },
-        labels: { "berth.dev/phase": "assigned" },
+        labels: { "berth.dev/phase": "running" },
         ...metadata,
       },
     },
@@ -39,7 +39,7 @@ async function deleted(
     if (call.plural === "secrets") return answers.secret ?? notFound("secrets", call.ref.name);
     return answers.live?.(call) ?? byName.get(call.ref.name);
   }, clock);
-  const sessions = { retainFinishedSeconds: 600, retainFailedSeconds: 600 };
+  const sessions = { retainEndedSeconds: 600, retainFailedSeconds: 600 };
   const context = fakeContext({
     clock,
     kube: kube.client,
@@ -75,7 +75,7 @@ test("does not count a Secret of another type with the Pod's name as a record", 
 
 test.each([
   ["another one", { uid: "another" }],
-  ["finished", { labels: { "berth.dev/phase": "finished" } }],
+  ["ended", { labels: { "berth.dev/phase": "ended" } }],
 ])("keeps a Pod that turns out to be %s when read live", async (_, metadata) => {
   expect((await deleted([assigned("a")], { live: () => assigned("a", metadata) })).deletes).toEqual([]);
 });
@@ -110,7 +110,7 @@ describe("an assigned Pod with turns, without a claim,", () => {
   const RUNNING = { running: { startedAt: "2030-01-01T00:00:00Z" } };
   const inTurn = (of: TurnsPod = {}) =>
     turnsPod({
-      ...{ name: "a", phase: "assigned", ended: 1, turns: { 2: RUNNING }, ...of },
+      ...{ name: "a", phase: "running", ended: 1, turns: { 2: RUNNING }, ...of },
       metadata: { uid: "a-uid", resourceVersion: "7", ownerReferences: [OWNER], ...of.metadata },
     });
 
@@ -130,8 +130,8 @@ describe("an assigned Pod with turns, without a claim,", () => {
 test("keeps the newest 100 finished Pods", async () => {
   const pods = Array.from({ length: 102 }, (_, n) =>
     assigned(`p${n}`, {
-      labels: { "berth.dev/phase": "finished" },
-      annotations: { "berth.dev/finished-at": new Date(new VirtualClock().now() + n).toISOString() },
+      labels: { "berth.dev/phase": "ended" },
+      annotations: { "berth.dev/ended-at": new Date(new VirtualClock().now() + n).toISOString() },
     }),
   );
   const { deletes } = await deleted(pods);

@@ -76,7 +76,7 @@ function freePods(
     clock,
     holds: { starts },
     kube: { now: () => clock.now() },
-    pods: { parked: () => pods, list: () => pods, get: () => undefined },
+    pods: { warm: () => pods, list: () => pods, get: () => undefined },
     podPolicy: {},
     nodeOutlook: ({ spec }: Pod) => outlooks[spec.nodeName ?? ""] ?? "stays",
     template: () => ({ hash: NEW }),
@@ -179,7 +179,7 @@ test("counts a Pod as being prepared while it can't be attached to, and still li
   const free = freePods(pods, { unattached: "b" });
   const listed = free.list().map(({ free }) => free);
   expect(listed.map(({ name, state, unreachable }) => [name, state, unreachable])).toEqual([
-    ["a", "parked", undefined],
+    ["a", "warm", undefined],
     ["b", "preparing", true],
     ["c", "preparing", undefined],
   ]);

@@ -32,7 +32,7 @@ const free = (name: string, status: Pod["status"] = {}) =>
       metadata: {
         ...{ name, uid: `${name}-uid`, creationTimestamp: new Date(new VirtualClock().now()).toISOString() },
         annotations: { "berth.dev/session-container": "worker", [ANNOTATION_NEEDS]: "[]" },
-        labels: { "berth.dev/phase": "parked" },
+        labels: { "berth.dev/phase": "warm" },
       },
     },
   );
@@ -54,7 +54,7 @@ function poolOf(pods: readonly Pod[], answer: Answer, unattached = "", warm = 1,
     kube: kube.client,
     pods: {
       list: () => pods,
-      parked: () => pods,
+      warm: () => pods,
       get: (name: string) => pods.find((each) => each.metadata.name === name),
     },
     podPolicy: {},
@@ -242,7 +242,7 @@ test.each<[number, string, string]>([
 test("reports a Pod that can't be attached to, and claims nothing for it", async () => {
   const { pool, run } = poolOf([free("parked")], () => NEW, "parked");
   expect([pool.hasClaimable, pool.take("sesn_1", new Set(), () => true)]).toEqual([false, null]);
-  expect(pool.counts()).toEqual({ parked: 0, preparing: 1 });
+  expect(pool.counts()).toEqual({ warm: 0, preparing: 1 });
   expect(pool.problem()).toEqual({ is: "attach", message: "error dialing backend" });
   await run(1_000);
   expect(capacityVerdict(pool.problem(), { busy: 0, max: 1, depth: 0, failing: null, wasReady: true })).toEqual({

@@ -18,7 +18,7 @@ const KEY = "agents/research";
 const SECOND_MS = 1_000;
 const GRACE_SECONDS = 600;
 
-const none = { get: () => undefined, list: () => [], parked: () => [], sleeping: () => [], ofSession: () => [] };
+const none = { get: () => undefined, list: () => [], warm: () => [], sleeping: () => [], ofSession: () => [] };
 const terms: ShardTerm[] = [];
 
 afterEach(async () => {
@@ -37,7 +37,7 @@ function deletedEnvironment(clock: VirtualClock, raw: Json): KubeObject {
 
 function leftPod(): KubeObject {
   return {
-    metadata: { name: "berth-research-x", namespace: "agents", uid: "p", labels: { "berth.dev/phase": "parked" } },
+    metadata: { name: "berth-research-x", namespace: "agents", uid: "p", labels: { "berth.dev/phase": "warm" } },
     spec: { containers: [] },
   } as never;
 }
@@ -96,7 +96,7 @@ function startTerm(clock: VirtualClock, environment: KubeObject, told: string[])
     find: () => environment,
     pods: () => {
       const left = () => (isWorkers ? [] : [leftPod() as never]);
-      return { get: () => undefined, list: left, parked: left, sleeping: () => [], ofSession: () => [] };
+      return { get: () => undefined, list: left, warm: left, sleeping: () => [], ofSession: () => [] };
     },
     nodeOutlook: () => "stays",
     workers: () => ({

@@ -16,7 +16,7 @@ import { FakeKube } from "./fake-kube.ts";
 const KEY = "agents/research";
 const ADDRESS = "https://proxy.example";
 
-const none = { get: () => undefined, list: () => [], parked: () => [], sleeping: () => [], ofSession: () => [] };
+const none = { get: () => undefined, list: () => [], warm: () => [], sleeping: () => [], ofSession: () => [] };
 let clock: VirtualClock;
 let reconciler: EnvironmentReconciler;
 
@@ -67,7 +67,7 @@ function start(find: () => KubeObject | undefined, pods: readonly Pod[] = []) {
         idleIntervalMs: budgets.get(ADDRESS, "default").idleIntervalMs(),
       }) as unknown as WorkApiClient,
     find,
-    pods: () => ({ ...none, list: () => pods, parked: () => pods }),
+    pods: () => ({ ...none, list: () => pods, warm: () => pods }),
     nodeOutlook: () => "stays",
     workers: () => ({ pods: none, deployments: none, synced: Promise.resolve(), problem: () => null }),
     lag: () => null,
@@ -83,7 +83,7 @@ function start(find: () => KubeObject | undefined, pods: readonly Pod[] = []) {
 describe("a drain that was given up", () => {
   /** A parked Pod that still exists. */
   const LEFTOVER = {
-    metadata: { name: "berth-research-x", namespace: "agents", uid: "p", labels: { "berth.dev/phase": "parked" } },
+    metadata: { name: "berth-research-x", namespace: "agents", uid: "p", labels: { "berth.dev/phase": "warm" } },
     spec: { containers: [] },
   } as never;
 

@@ -16,7 +16,7 @@ const REF = { namespace: "agents", name: "research", uid: "uid-1" };
 const LABELS = { namespace: REF.namespace, environment: REF.name };
 const NOW = new Date(VIRTUAL_EPOCH_MS).toISOString().replace(".000Z", "Z");
 
-const SESSIONS = { warm: 1, preparing: 0, opening: 0, active: 0, stopping: 0, finished: 0 };
+const SESSIONS = { warm: 1, preparing: 0, running: 0, stopping: 0, ended: 0 };
 
 let clock: VirtualClock;
 let kube: FakeKube;
@@ -115,19 +115,19 @@ describe("the written status", () => {
 
   test("has counts 5 s after they began to change, however old the last write is, and only the latest", async () => {
     const writing = writer();
-    const active = (count: number) => parts(["Ready"], { sessions: { ...SESSIONS, active: count } });
-    await writing.write(active(0));
+    const running = (count: number) => parts(["Ready"], { sessions: { ...SESSIONS, running: count } });
+    await writing.write(running(0));
     await clock.advance(3_600_000);
-    expect(await writing.write(active(1))).toBe(COUNTS_EVERY_MS);
+    expect(await writing.write(running(1))).toBe(COUNTS_EVERY_MS);
     await clock.advance(1_000);
-    expect(await writing.write(active(2))).toBe(COUNTS_EVERY_MS - 1_000);
+    expect(await writing.write(running(2))).toBe(COUNTS_EVERY_MS - 1_000);
     expect(kube.calls).toHaveLength(1);
     await clock.advance(COUNTS_EVERY_MS - 1_000);
-    expect(await writing.write(active(2))).toBeNull();
+    expect(await writing.write(running(2))).toBeNull();
     expect(kube.calls).toHaveLength(2);
-    expect(stored).toMatchObject({ sessions: { active: 2 } });
+    expect(stored).toMatchObject({ sessions: { running: 2 } });
     // The next change starts a new wait.
-    expect(await writing.write(active(3))).toBe(COUNTS_EVERY_MS);
+    expect(await writing.write(running(3))).toBe(COUNTS_EVERY_MS);
   });
 
   test.each([
@@ -146,14 +146,14 @@ describe("the written status", () => {
 
   test("has no counts that have changed back in the meantime", async () => {
     const writing = writer();
-    const active = (count: number) => parts(["Ready"], { sessions: { ...SESSIONS, active: count } });
-    await writing.write(active(0));
-    await writing.write(active(1));
+    const running = (count: number) => parts(["Ready"], { sessions: { ...SESSIONS, running: count } });
+    await writing.write(running(0));
+    await writing.write(running(1));
     await clock.advance(COUNTS_EVERY_MS - 1_000);
-    expect(await writing.write(active(0))).toBeNull();
+    expect(await writing.write(running(0))).toBeNull();
     expect(kube.calls).toHaveLength(1);
     // They do not shorten the next wait either.
-    expect(await writing.write(active(1))).toBe(COUNTS_EVERY_MS);
+    expect(await writing.write(running(1))).toBe(COUNTS_EVERY_MS);
   });
 
   test("has a changed message as late as counts", async () => {

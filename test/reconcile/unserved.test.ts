@@ -128,7 +128,7 @@ describe("an unserved Environment", () => {
 
 describe("the gauges", () => {
   test("gauges repeat the status: Pods by phase, the maximum, conditions as 1, 0 and -1", async () => {
-    const sessions = { warm: 2, preparing: 1, opening: 0, active: 3, stopping: 0, finished: 4 };
+    const sessions = { warm: 2, preparing: 1, running: 3, stopping: 0, ended: 4 };
     const environment = parsed(stored(sessionsSpec({ maxConcurrent: 9 })));
     const own = { namespace: environment.metadata.namespace, environment: environment.metadata.name };
     gaugeEnvironment(metrics, environment, { queue: null, sessions, verdicts: [], blocked: null }, [
@@ -136,7 +136,7 @@ describe("the gauges", () => {
       conditionFor("StartsFailing", "", 1),
       conditionFor("KeyUnchecked", "", 1),
     ]);
-    expect(await metricValue(metrics.sessions, { ...own, phase: "active" })).toBe(3);
+    expect(await metricValue(metrics.sessions, { ...own, phase: "running" })).toBe(3);
     expect(await metricValue(metrics.sessionsMax, own)).toBe(9);
     expect(await metricValue(metrics.environmentCondition, { ...own, type: "Ready" })).toBe(1);
     expect(await metricValue(metrics.environmentCondition, { ...own, type: "SessionsStarting" })).toBe(0);
@@ -147,7 +147,7 @@ describe("the gauges", () => {
   test("the gauge of failing starts is reset when sessions start again", async () => {
     const report = {
       queue: null,
-      sessions: { warm: 0, preparing: 0, opening: 0, active: 0, stopping: 0, finished: 0 },
+      sessions: { warm: 0, preparing: 0, running: 0, stopping: 0, ended: 0 },
       verdicts: [],
       blocked: null,
     };

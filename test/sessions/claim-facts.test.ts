@@ -88,7 +88,7 @@ describe("the Pod of a claim that waits for a line", () => {
       ...{ "berth.dev/session-container": "worker", "berth.dev/parking": "Shell" },
       ...(isAssigned ? { "berth.dev/assigned-at": new Date(ASSIGNED_AT).toISOString() } : {}),
     };
-    const labels = { "berth.dev/phase": isAssigned ? "assigned" : "parked" };
+    const labels = { "berth.dev/phase": isAssigned ? "running" : "warm" };
     const { spec, metadata } = ownPod({ annotations, labels });
     return { metadata, spec, status: { phase: "Running", containerStatuses: [{ name: "worker", state }] } };
   };
@@ -152,7 +152,7 @@ describe("the Pod of a claim that waits for a line", () => {
   });
 
   test("that waits for a key is read as before", async () => {
-    const cached = ownPod({ labels: { "berth.dev/phase": "assigned" } });
+    const cached = ownPod({ labels: { "berth.dev/phase": "running" } });
     const { read } = factsOf({ cached, claim: opened({ delivery: "unknown" }) });
     expect(await read()).toMatchObject({ waitsForLine: false, pod: { is: "parked" } });
   });

@@ -12,7 +12,7 @@ import { type Answer, FakeKube, notFound, refusal } from "../reconcile/fake-kube
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { BEATS, claimSecret, fakeContext, OWNER } from "./fake-context.ts";
 
-const METADATA = { uid: JOURNAL.podUid, ownerReferences: [OWNER], labels: { "berth.dev/phase": "assigned" } };
+const METADATA = { uid: JOURNAL.podUid, ownerReferences: [OWNER], labels: { "berth.dev/phase": "running" } };
 const running = (status: Pod["status"] = {}) =>
   pod({ containerStatuses: [{ name: "worker", state: { running: {} } }], ...status }, { metadata: METADATA });
 
@@ -122,7 +122,7 @@ test("deletes a Pod with turns in the version that it read: the session may slee
   const claim = opened({ journal, lease: lost, turn: 2, slot: "berth-research-x-t2" });
   const live = (resourceVersion: string) =>
     turnsPod({
-      ...{ phase: "assigned", ended: 1, turns: { 2: { running: { startedAt: OURS } } } },
+      ...{ phase: "running", ended: 1, turns: { 2: { running: { startedAt: OURS } } } },
       annotations: { "berth.dev/assigned-at": OURS },
       metadata: { uid: JOURNAL.podUid, resourceVersion, ownerReferences: [OWNER] },
     });

@@ -11,7 +11,7 @@ import { VirtualClock } from "../support/virtual-clock.ts";
 
 const free = (metadata: Pod["metadata"] = {}, status: Pod["status"] = {}) =>
   pod(status, {
-    metadata: { uid: JOURNAL.podUid, ownerReferences: [OWNER], labels: { "berth.dev/phase": "parked" }, ...metadata },
+    metadata: { uid: JOURNAL.podUid, ownerReferences: [OWNER], labels: { "berth.dev/phase": "warm" }, ...metadata },
   });
 const exists = () => refusal(409, "AlreadyExists", "there is one");
 const conflict = () => refusal(409, "Conflict", "not that uid");
@@ -51,7 +51,7 @@ describe("the removal of a free Pod", () => {
 
   test.each([
     ["another one by now", { uid: "another" }],
-    ["assigned meanwhile", { labels: { "berth.dev/phase": "assigned" } }],
+    ["assigned meanwhile", { labels: { "berth.dev/phase": "running" } }],
   ])("keeps a Pod that is %s, and releases its slot", async (_, metadata) => {
     const { result, deletes } = await remove({ "get pods": () => free(metadata) });
     expect(result).toBe("kept");
@@ -89,7 +89,7 @@ describe("the removal of a sleeping Pod", () => {
   });
 
   test.each<[string, TurnsPod]>([
-    ["assigned meanwhile", { phase: "assigned" }],
+    ["assigned meanwhile", { phase: "running" }],
     ["in a later turn", { ended: 2, turns: { 3: RUNNING } }],
     ["before a turn that was added after its lock", { turns: { 3: RUNNING } }],
   ])("keeps a Pod that is %s, and releases its slot", async (_, of) => {
@@ -110,7 +110,7 @@ describe("the removal of a sleeping Pod", () => {
   });
 
   test("reports nothing if the Pod stays", async () => {
-    const { told } = await remove({ "get pods": () => asleep({ phase: "assigned" }) }, asleep(), EXPIRED);
+    const { told } = await remove({ "get pods": () => asleep({ phase: "running" }) }, asleep(), EXPIRED);
     expect(told).toEqual([]);
   });
 

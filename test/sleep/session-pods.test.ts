@@ -12,7 +12,7 @@ const NOW_MS = Date.UTC(2030, 0, 1);
 const { podOverdueMs } = DEFAULT_TIMING;
 const RUNNING = { running: { startedAt: "2030-01-01T00:00:00Z" } };
 const ENDED = { terminated: { exitCode: 0 } };
-const ASSIGNED = { phase: "assigned", annotations: { "berth.dev/assigned-at": "2030-01-01T00:00:00Z" } } as const;
+const ASSIGNED = { phase: "running", annotations: { "berth.dev/assigned-at": "2030-01-01T00:00:00Z" } } as const;
 
 /** Whether these Pods or claims run the session. */
 function hasPod({ pods = [], claims = [] }: { pods?: Pod[]; claims?: ReturnType<typeof opened>[] }): boolean {

@@ -33,7 +33,7 @@ const podOf = (of: TurnsPod = {}) =>
     metadata: { uid: `${of.name ?? "pod"}-uid`, resourceVersion: "7", ownerReferences: [OWNER], ...of.metadata },
   });
 const assigned = (of: TurnsPod = {}) =>
-  podOf({ ...of, phase: "assigned", annotations: { "berth.dev/assigned-at": "2030-01-01T00:00:00Z" } });
+  podOf({ ...of, phase: "running", annotations: { "berth.dev/assigned-at": "2030-01-01T00:00:00Z" } });
 
 /** SleepingPods with these Pods in the cache, all of one session. */
 function sleepingOf(pods: readonly Pod[], { sleepSeconds = 600 } = {}) {
@@ -324,7 +324,7 @@ describe("Pods that wait for room", () => {
   });
 
   test("get another one when the room went to another of them", async () => {
-    const { pass } = threeAsleep([podOf({ name: "warm-2", phase: "parked" })]);
+    const { pass } = threeAsleep([podOf({ name: "warm-2", phase: "warm" })]);
     expect(await pass(["warm-1", "warm-2"], 1)).toEqual(["first"]);
     expect(await pass(["warm-1"], 0)).toEqual(["first"]);
     expect(await pass(["warm-1"], 1)).toEqual(["first", "second"]);

@@ -119,8 +119,8 @@ describe("a Pod gets no turn", () => {
   test.each<[string, Pod]>([
     ["that has none", pod()],
     ["that waits for its session", podOf({ turns: { 1: RUNNING } })],
-    ["whose session runs", podOf({ phase: "assigned", turns: { 1: RUNNING } })],
-    ["whose end is not recorded yet", podOf({ phase: "assigned", turns: { 1: ENDED } })],
+    ["whose session runs", podOf({ phase: "running", turns: { 1: RUNNING } })],
+    ["whose end is not recorded yet", podOf({ phase: "running", turns: { 1: ENDED } })],
     ["that is being deleted", podOf({ metadata: { deletionTimestamp: "2030-01-01T00:00:00Z" } })],
     ["whose keeper has ended", asleep({ keeper: ENDED, turns: {} })],
     ["that has had the most", asleep({ ended: MOST_TURNS, turns: { [MOST_TURNS]: ENDED } })],

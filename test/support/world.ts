@@ -173,7 +173,7 @@ export class World implements AsyncDisposable {
     return this.pods.filter(
       (pod) =>
         !pod.metadata.deletionTimestamp &&
-        pod.metadata.labels?.["berth.dev/phase"] === "parked" &&
+        pod.metadata.labels?.["berth.dev/phase"] === "warm" &&
         readPodState(pod).is === "parked",
     );
   }
@@ -240,7 +240,7 @@ export class World implements AsyncDisposable {
       sessions: {
         maxConcurrent: 10,
         warm: 1,
-        retainFinishedSeconds: 0,
+        retainEndedSeconds: 0,
         retainFailedSeconds: 0,
         template: {
           spec: {

@@ -452,7 +452,7 @@ export const DELIVERING: readonly FileMutations[] = [
       {
         name: "claims a Pod without a successful attach",
         guard: "guard",
-        find: 'if (free?.state !== "parked" || streams.isReachable(pod)) return free;',
+        find: 'if (free?.state !== "warm" || streams.isReachable(pod)) return free;',
         replace: "return free;",
       },
       {

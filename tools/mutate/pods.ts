@@ -100,7 +100,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
         name: "replaces Pods that wait for scheduling",
         guard: "guard",
         find: 'pod.state === "preparing" && preparedByMs(pod, input) <= input.nowMs',
-        replace: 'pod.state !== "parked" && preparedByMs(pod, input) <= input.nowMs',
+        replace: 'pod.state !== "warm" && preparedByMs(pod, input) <= input.nowMs',
       },
       {
         name: "removes parked Pods of the last template before new ones are ready",
@@ -123,7 +123,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
       {
         name: "removes parked Pods for creations that may fail",
         guard: "guard",
-        find: '(state === "parked" ? excess : excess + input.creating)',
+        find: '(state === "warm" ? excess : excess + input.creating)',
         replace: "excess + input.creating",
       },
       {
@@ -255,7 +255,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
       {
         name: "claims a Pod that isn't parked",
         guard: "guard",
-        find: 'state === "parked" && !leaving',
+        find: 'state === "warm" && !leaving',
         replace: "!leaving",
       },
       {
@@ -500,9 +500,9 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
       {
         name: "lets a template's labels replace Berth's",
         guard: "identity",
-        find: '[LABEL_ROLE]: "session",\n        [LABEL_PHASE]: "parked",\n        [LABEL_TEMPLATE_HASH]: made.hash,',
+        find: '[LABEL_ROLE]: "session",\n        [LABEL_PHASE]: "warm",\n        [LABEL_TEMPLATE_HASH]: made.hash,',
         replace:
-          '[LABEL_ROLE]: "session",\n        [LABEL_PHASE]: "parked",\n        [LABEL_TEMPLATE_HASH]: made.hash,\n        ...template.metadata?.labels,',
+          '[LABEL_ROLE]: "session",\n        [LABEL_PHASE]: "warm",\n        [LABEL_TEMPLATE_HASH]: made.hash,\n        ...template.metadata?.labels,',
       },
     ],
   },
@@ -580,7 +580,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
       {
         name: "keeps an assigned Pod without a record",
         guard: "assignedAlone",
-        find: 'return labels?.[LABEL_PHASE] === "assigned" && !this.#claims',
+        find: 'return labels?.[LABEL_PHASE] === "running" && !this.#claims',
         replace: 'return labels?.[LABEL_PHASE] === "lost" && !this.#claims',
       },
       {

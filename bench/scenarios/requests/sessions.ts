@@ -72,7 +72,7 @@ async function findings(
 ): Promise<{ tables: Table[]; gates: Gate[] }> {
   const { kind, sessions, namespace, since, told } = counted;
   const requests = await OwnRequests.since(stand.cluster.audit, since);
-  const title = `lease: ${kind.lease}, ${kind.kept === 0 ? "retainFinishedSeconds: 0" : "finished Pods kept"}`;
+  const title = `lease: ${kind.lease}, ${kind.kept === 0 ? "retainEndedSeconds: 0" : "finished Pods kept"}`;
   const rows = [...(await eventsOf(stand, namespace))].flatMap(([reason, count]): Cell[][] => {
     const more = count - (told.get(reason) ?? 0);
     return more === 0 ? [] : [[reason, more, more / sessions]];
@@ -101,7 +101,7 @@ async function findings(
 
 function specFor({ lease, kept }: Kind) {
   const template = { spec: { containers: [{ name: "worker", image: "worker:1" }] } };
-  const keeping = kept === 0 ? { retainFinishedSeconds: 0 } : {};
+  const keeping = kept === 0 ? { retainEndedSeconds: 0 } : {};
   return { sessions: { maxConcurrent: 100, warm: WARM, lease, ...keeping, template } };
 }
 
@@ -119,7 +119,7 @@ async function unquiet(stand: Stand, served: Served, { kept }: Kind, touches: To
   const claims = secrets.items.filter(({ type }) => type === CLAIM_SECRET_TYPE).length;
   const inPhase = (phase: string) =>
     pods.items.filter(({ metadata }) => metadata.labels?.[LABEL_PHASE] === phase).length;
-  const [free, finished, assigned] = [inPhase("parked"), inPhase("finished"), inPhase("assigned")];
+  const [free, finished, assigned] = [inPhase("warm"), inPhase("ended"), inPhase("running")];
   // The operator may have created another Pod for a waiting item. The Pod stays for 5 minutes.
   const isParked = free >= WARM && touches.parked.length === free;
   if (live === 0 && claims === 0 && isParked && finished === kept && assigned === 0) return null;

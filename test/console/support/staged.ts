@@ -16,7 +16,7 @@ export function session(name: string, over: Partial<SessionView> = {}): SessionV
     sessionId: `sesn_${name}`,
     pod: `research-${name}`,
     lease: "Worker",
-    phase: "active",
+    phase: "running",
     queuedAtMs,
     claimedAtMs: queuedAtMs + 40,
     openedAtMs: queuedAtMs + 90,
@@ -52,7 +52,7 @@ export class StagedSource implements EnvironmentSource {
     max: 50,
     report: {
       queue: { depth: 3, pending: 1 },
-      sessions: { warm: 2, preparing: 0, opening: 0, active: 0, stopping: 0, sleeping: 0, finished: 0 },
+      sessions: { warm: 2, preparing: 0, running: 0, stopping: 0, sleeping: 0, ended: 0 },
       blocked: null,
     },
     conditions: [conditionFor("Ready", "Berth serves work", 1)],

@@ -115,7 +115,7 @@ describe.skipIf(!hasNodeControl())("the kubelet stops", () => {
     const lost = [opened.pod, ...parked].map(uidOf);
     const replaced = world.views.everyPod.filter(({ metadata: { uid, labels } }) => {
       const isThere = world.pods.some(({ metadata }) => metadata.uid === uid);
-      return labels?.["berth.dev/phase"] === "parked" && !isThere && !lost.includes(uid);
+      return labels?.["berth.dev/phase"] === "warm" && !isThere && !lost.includes(uid);
     });
     expect(replaced.length).toBeLessThan(REPLACED_AT_MOST);
     await expectCounted(world, { NodeLost: 2, Completed: 1 });

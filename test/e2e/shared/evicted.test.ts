@@ -49,7 +49,7 @@ describe.concurrent("a Pod with a session", () => {
     const deleted = Promise.withResolvers<void>();
     const unsubscribe = world.onPodChange(() => {
       const pod = parked && latest(world, parked);
-      if (pod?.metadata.labels?.["berth.dev/phase"] !== "assigned") return;
+      if (pod?.metadata.labels?.["berth.dev/phase"] !== "running") return;
       unsubscribe();
       deletePod(world, pod, true).then(deleted.resolve, deleted.reject);
     });

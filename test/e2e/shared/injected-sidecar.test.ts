@@ -57,9 +57,7 @@ describe.concurrent("a sidecar that admission adds before the session container,
     await untilInForce(world);
     const served = await serveOne(world, { script: bashScript("echo hello") });
     // While the Pod is parked, the sidecar runs and only the session's container waits.
-    const parked = world
-      .history(served.pod)
-      .filter(({ metadata }) => metadata.labels?.["berth.dev/phase"] === "parked");
+    const parked = world.history(served.pod).filter(({ metadata }) => metadata.labels?.["berth.dev/phase"] === "warm");
     expect(served.pod.spec.containers.map(({ name }) => name)).toEqual([SIDECAR, "worker"]);
     const states = parked.at(-1)?.status?.containerStatuses ?? [];
     expect(states.find(({ name }) => name === SIDECAR)?.state?.running).toBeDefined();
@@ -70,7 +68,7 @@ describe.concurrent("a sidecar that admission adds before the session container,
     // The kubelet ends the endless sidecar by the Pod's deadline, which frees the Pod's requests.
     await world.until("the Pod to end", () => latest(world, served.pod).status?.phase === "Failed");
     expect(latest(world, served.pod).metadata.annotations?.["berth.dev/end-reason"]).toBe("Completed");
-    expect(latest(world, served.pod).metadata.labels?.["berth.dev/phase"]).toBe("finished");
+    expect(latest(world, served.pod).metadata.labels?.["berth.dev/phase"]).toBe("ended");
     // The next session is served as usual.
     const next = await enqueueOne(world, { script: bashScript("echo hello") });
     await untilState(world, next.item, "stopped");
@@ -104,7 +102,7 @@ describe.concurrent("a sidecar that admission adds before the session container,
       ...{ ttlSeconds: LIVELY_SECONDS, maxIdleMs: NEVER },
       // The sidecar uses the whole grace period. The worker must exit within it, even on a busy machine.
       podSpec: { terminationGracePeriodSeconds: 20 },
-      sessions: { retainFinishedSeconds: 0 },
+      sessions: { retainEndedSeconds: 0 },
     });
     await using _policy = await injectSidecars(world);
     await untilInForce(world);

@@ -35,7 +35,7 @@ describe.concurrent("what kubectl shows of an Environment", () => {
     await using world = await startE2eWorld({ sessions: { warm: 1, maxConcurrent: 3 } });
     const served = await serveOne(world, { script: bashScript("until [ -e go ]; do sleep 0.2; done") });
     await untilState(world, served.item, "active");
-    await world.until("counted", () => world.environment?.status?.sessions?.active === 1 && world.parked.length > 0);
+    await world.until("counted", () => world.environment?.status?.sessions?.running === 1 && world.parked.length > 0);
     const { AGE, ...shown } = await world.until("the columns say so", async () => {
       const all = await columns(world);
       // The waiting item may have caused one Pod more than `warm`, which stays for 5 minutes. The operator

@@ -141,7 +141,7 @@ describe.concurrent("a LimitRange", () => {
     });
     await untilEnded(world, served, "Completed");
     const [next] = await world.untilParked(1);
-    await world.patchSpec({ sessions: { retainFinishedSeconds: 0 } });
+    await world.patchSpec({ sessions: { retainEndedSeconds: 0 } });
     await untilGone(world, served.pod);
     expect(world.parked.map(({ metadata }) => metadata.uid)).toEqual([next?.metadata.uid]);
   });

@@ -27,7 +27,7 @@ const WORKER_USER = 10_001;
 
 /** The states of the session container while its Pod was parked, as the kubelet reported them. */
 function waits(history: readonly Pod[]): ReadonlySet<string> {
-  const parked = history.filter(({ metadata }) => metadata.labels?.["berth.dev/phase"] === "parked");
+  const parked = history.filter(({ metadata }) => metadata.labels?.["berth.dev/phase"] === "warm");
   return new Set(
     parked.map(({ status }) => {
       const { running, waiting } = status?.containerStatuses?.[0]?.state ?? {};

@@ -129,7 +129,7 @@ export class E2eWorld implements AsyncDisposable {
     return this.pods.filter(
       (pod) =>
         !pod.metadata.deletionTimestamp &&
-        pod.metadata.labels?.["berth.dev/phase"] === "parked" &&
+        pod.metadata.labels?.["berth.dev/phase"] === "warm" &&
         readPodState(pod).is === "parked",
     );
   }

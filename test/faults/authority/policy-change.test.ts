@@ -17,7 +17,7 @@ const hanging = { node: { fates: () => ({ kind: "worker", end: "hang" }) as cons
 
 /** Parked Pods that are not being deleted. */
 const free = (world: World) =>
-  world.pods.filter(({ metadata }) => metadata.labels?.[LABEL_PHASE] === "parked" && !metadata.deletionTimestamp);
+  world.pods.filter(({ metadata }) => metadata.labels?.[LABEL_PHASE] === "warm" && !metadata.deletionTimestamp);
 
 describe("an operator that starts with a stricter policy", () => {
   test("removes parked Pods, spares the running session, and claims nothing until the template is fixed", async () => {

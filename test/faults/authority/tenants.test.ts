@@ -274,7 +274,7 @@ test("a user who may create Secrets in a namespace gets no key of it, and change
     { apiGroups: [""], resources: ["secrets"], verbs: ["create"] },
   ]);
   const database = await victim.kube.create(PODS, {
-    metadata: { namespace, name: "database-0", labels: { app: "database", "berth.dev/phase": "parked" } },
+    metadata: { namespace, name: "database-0", labels: { app: "database", "berth.dev/phase": "warm" } },
     spec: { containers: [{ name: "worker", image: "database:1" }], nodeName: victim.node.name },
   } as Pod);
   const podUid = database.metadata.uid ?? "";
@@ -350,7 +350,7 @@ test("a namespace full of objects with Berth's labels does not stop the operator
       metadata: {
         namespace,
         name: `berth-served-${i}`,
-        labels: { ...hashes, "berth.dev/phase": i % 2 ? "parked" : "assigned" },
+        labels: { ...hashes, "berth.dev/phase": i % 2 ? "warm" : "running" },
       },
       spec: {
         nodeSelector: { nowhere: "at-all" },

@@ -127,7 +127,7 @@ async function history(
   const remove = () => world.server.delete(ENVIRONMENTS, NAMESPACE, NAME);
   if (drained) remove();
   const isOver = () =>
-    world.claims.length === 0 && world.node.running.size === 0 && world.podsOf("assigned").length === 0;
+    world.claims.length === 0 && world.node.running.size === 0 && world.podsOf("running").length === 0;
   const isLive = () => world.items.some(({ state }) => state !== "stopped" && !(drained && state === "queued"));
   await check("not settled", () => isOver() && !isLive(), SETTLES_MS);
   // A warm Pod has a volume without a session.

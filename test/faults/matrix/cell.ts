@@ -136,7 +136,7 @@ class CellRun {
         maxConcurrent: MAX_CONCURRENT,
         warm: WARM,
         parkedMaxAgeSeconds: 300,
-        retainFinishedSeconds: RETAIN_SECONDS,
+        retainEndedSeconds: RETAIN_SECONDS,
         retainFailedSeconds: RETAIN_SECONDS,
         ...row.sessions,
       },
@@ -607,7 +607,7 @@ class BlockedWork {
     for (const { metadata } of this.#pods.values()) {
       const name = metadata.name ?? "";
       const phase = metadata.labels?.[LABEL_PHASE];
-      if (phase !== "parked" && phase !== "sleeping" && !runs.has(name)) yield `${POD_IS_LEFT}:${name}`;
+      if (phase !== "warm" && phase !== "sleeping" && !runs.has(name)) yield `${POD_IS_LEFT}:${name}`;
     }
   }
 }

@@ -441,7 +441,7 @@ export class Stage {
     if (seen.phase === "sleeping") this.#slept.add(name);
     if (before?.sessionId === undefined) this.#countOf(sessionId).pods += 1;
     if (isGone && seen.phase === "sleeping") this.#countOf(sessionId).slept += 1;
-    const isLost = (of: SeenPod) => of.isGoing || of.phase === "finished" || of.hasEnded;
+    const isLost = (of: SeenPod) => of.isGoing || of.phase === "ended" || of.hasEnded;
     const wasLost = before !== undefined && isLost(before);
     if (wasLost || !(isLost(seen) || isGone) || !this.#slept.has(name) || this.setting.hasVolumes) return;
     const waits = this.#keeping(name) !== undefined;
@@ -505,7 +505,7 @@ export class Stage {
     const idle = pods.filter(({ phase, sessionId = "" }) => phase === "sleeping" && !this.isBusy(sessionId));
     const taking = this.#taking();
     const hasRoom =
-      taking < Math.min(this.room, this.quota) || idle.length > 0 || pods.some(({ phase }) => phase === "parked");
+      taking < Math.min(this.room, this.quota) || idle.length > 0 || pods.some(({ phase }) => phase === "warm");
     let newWaits = false;
     for (const message of this.messages.values()) {
       if (this.#state(message.id) !== "queued" || this.#isHeld(message)) {

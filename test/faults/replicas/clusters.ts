@@ -140,7 +140,7 @@ async function besides(cluster: TestCluster, options: Clusters, random: () => nu
   const workers = new Set(items().map(({ acks }) => acks[0]?.workerId));
   expect(workers.size, "both had their share").toBeGreaterThan(1);
   for (const { world } of [first, second]) {
-    const isParked = () => world.pods.every(({ metadata }) => metadata.labels?.[LABEL_PHASE] === "parked");
+    const isParked = () => world.pods.every(({ metadata }) => metadata.labels?.[LABEL_PHASE] === "warm");
     await world.until("only free Pods are left", isParked, PATIENCE_MS);
     await world.deleteEnvironment();
     await world.until("nothing is left", () => !world.environment && world.pods.length === 0, PATIENCE_MS);

@@ -208,7 +208,7 @@ export class ReplicaWorld implements AsyncDisposable {
     await this.untilServed();
     const { world } = this;
     await this.until("only free Pods are left", () =>
-      world.pods.every(({ metadata }) => metadata.labels?.[LABEL_PHASE] === "parked"),
+      world.pods.every(({ metadata }) => metadata.labels?.[LABEL_PHASE] === "warm"),
     );
     for (const name of this.many.ids.keys())
       await world.kube.delete(ENVIRONMENTS, { namespace: world.namespace, name });

@@ -62,7 +62,7 @@ test("settling an ended session waits briefly for ongoing claims", async () => {
   const { kube } = world.startOperator();
   const first = world.enqueue();
   await world.until("the first session runs", () => world.item(first).state === "active", 2 * MINUTE);
-  const [pod = ""] = world.podsOf("assigned").map(({ metadata }) => metadata.name);
+  const [pod = ""] = world.podsOf("running").map(({ metadata }) => metadata.name);
   await world.until("the first session is stopped", () => world.item(first).state === "stopped", MINUTE);
   kube.delay = () => SLOW_API_MS;
   const isOver = () => world.pods.some((found) => found.metadata.name === pod && readPodState(found).is === "ended");

@@ -23,7 +23,7 @@ function watchLags(world: LoopWorld): number[] {
   let waiting: { readonly count: number; readonly atMs: number }[] = [];
   let most = 0;
   world.server.subscribe(({ plural, atMs }) => {
-    const count = world.podsOf("assigned").length;
+    const count = world.podsOf("running").length;
     if (plural === "pods" && count > most) waiting.push({ count, atMs });
     most = Math.max(most, count);
     const covered = Number(protectedNow(world) ?? 0);
@@ -67,7 +67,7 @@ describe("disruption: Protect", () => {
         matchLabels: {
           "berth.dev/environment": NAME,
           "berth.dev/role": "session",
-          "berth.dev/phase": "assigned",
+          "berth.dev/phase": "running",
         },
       },
     });
@@ -224,7 +224,7 @@ test("reports unanswered writes after 10 s, and they delay no session", async ()
   const isTold = () => world.told.some((text) => text.startsWith("ProtectionFailing"));
   operator.kube.delay = ({ plural }) => (plural === "poddisruptionbudgets" ? MINUTE : 0);
   for (let i = 0; i < 20; i += 1) world.enqueue();
-  await world.until("all Pods are marked as assigned", () => world.podsOf("assigned").length === 20, 5 * SECOND);
+  await world.until("all Pods are marked as assigned", () => world.podsOf("running").length === 20, 5 * SECOND);
   await world.pass(6 * SECOND);
   expect(isTold()).toBe(false);
   await world.until("an Event", isTold, 10 * SECOND);

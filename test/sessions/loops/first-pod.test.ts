@@ -115,12 +115,12 @@ describe("a restart", () => {
   test("finds in a finished Pod that its template was ready, whatever else has changed", async () => {
     let prepareMs = onlyGood;
     const { world, operator, shown, untilReady } = observed({
-      sessions: { retainFinishedSeconds: 3_600 },
+      sessions: { retainEndedSeconds: 3_600 },
       prepareMs: (pod) => prepareMs(pod),
     });
     await untilReady();
     world.enqueue();
-    await world.until("the session has ended", () => world.podsOf("finished").length === 1, 10 * MINUTE);
+    await world.until("the session has ended", () => world.podsOf("ended").length === 1, 10 * MINUTE);
     await world.pass(MINUTE);
     operator.kill();
     for (const { metadata } of world.parked) world.server.removePod(NAMESPACE, metadata.name ?? "");

@@ -292,7 +292,7 @@ export class LoopWorld {
         sessions: {
           maxConcurrent: 4,
           warm: 1,
-          retainFinishedSeconds: 0,
+          retainEndedSeconds: 0,
           retainFailedSeconds: 0,
           template: {
             spec: { containers: [{ name: "worker", image: "worker:1" }], terminationGracePeriodSeconds: 30 },
@@ -454,7 +454,7 @@ export class LoopWorld {
   /** Whether all items are stopped, with no claim, assigned Pod or container left. */
   get isSettled(): boolean {
     const live = [...this.api.world.items.values()].some(({ state }) => state !== "stopped");
-    return !live && this.claims.length === 0 && this.node.running.size === 0 && this.podsOf("assigned").length === 0;
+    return !live && this.claims.length === 0 && this.node.running.size === 0 && this.podsOf("running").length === 0;
   }
 
   describe(): string {
@@ -519,7 +519,7 @@ export class LoopWorld {
     const secret = this.server.find(SECRETS, pod.metadata.namespace ?? "", slot);
     if (secret && !readJournal(secret)?.opened) this.wrongs.push(`D1 ${name} gets its line before its claim is opened`);
     const { labels, annotations } = pod.metadata;
-    const isAssigned = labels?.[LABEL_PHASE] === "assigned" && annotations?.[ANNOTATION_ASSIGNED_AT] !== undefined;
+    const isAssigned = labels?.[LABEL_PHASE] === "running" && annotations?.[ANNOTATION_ASSIGNED_AT] !== undefined;
     const isWoken = turnNumber(container) > 1 && labels?.[LABEL_PHASE] === "sleeping";
     if (!isAssigned && !isWoken) this.wrongs.push(`D1 ${name} gets its line before it is assigned`);
   }
@@ -619,7 +619,7 @@ export class LoopWorld {
     const live = this.pods.filter(
       (pod) =>
         !pod.metadata.deletionTimestamp &&
-        !["finished", "sleeping"].includes(pod.metadata.labels?.[LABEL_PHASE] ?? "") &&
+        !["ended", "sleeping"].includes(pod.metadata.labels?.[LABEL_PHASE] ?? "") &&
         readPodState(pod).is !== "ended",
     );
     this.maxLivePods = Math.max(this.maxLivePods, live.length);

@@ -49,7 +49,7 @@ describe("a forged claim", () => {
     const of = world();
     const pods = ["database-0", "berth-research-bbbbb"].map((name) =>
       of.server.create(PODS, {
-        metadata: { name, namespace: NAMESPACE, labels: { app: "database", "berth.dev/phase": "parked" } },
+        metadata: { name, namespace: NAMESPACE, labels: { app: "database", "berth.dev/phase": "warm" } },
         spec: { containers: [{ name: "worker", image: "database:1" }] },
       } as Pod),
     );

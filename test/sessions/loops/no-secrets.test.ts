@@ -92,7 +92,7 @@ test("claiming resumes immediately when the spec no longer needs secrets", async
   await world.until("three items were claimed", () => taken(world) === 3, 10 * SECOND);
   await world.pass(10 * SECOND);
   world.patchEnvironment({ spec: { sessions: { credential: "EnvironmentKey" } } });
-  await world.until("an item has a Pod", () => world.podsOf("assigned").length > 0, 20 * SECOND);
+  await world.until("an item has a Pod", () => world.podsOf("running").length > 0, 20 * SECOND);
   expect(world.conditionOf("CredentialMissing")).toMatchObject({ status: "False", reason: "CredentialsPresent" });
 });
 

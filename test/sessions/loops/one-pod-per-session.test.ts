@@ -14,7 +14,7 @@ function timesOf(world: LoopWorld, workId: string) {
 
 function served(servesMs: number): LoopWorld & { operator: ReturnType<LoopWorld["startOperator"]> } {
   const world = new LoopWorld({
-    sessions: { warm: 2, maxConcurrent: 4, retainFinishedSeconds: 3_600 },
+    sessions: { warm: 2, maxConcurrent: 4, retainEndedSeconds: 3_600 },
     fate: () => ({ startError: false, program: "stock", servesMs }),
   });
   world.createEnvironment();
@@ -23,11 +23,11 @@ function served(servesMs: number): LoopWorld & { operator: ReturnType<LoopWorld[
 
 test("items of one session are served one after another, even if Pods are free", async () => {
   const world = served(20 * SECOND);
-  await world.until("two Pods are parked", () => world.podsOf("parked").length === 2);
+  await world.until("two Pods are parked", () => world.podsOf("warm").length === 2);
   const first = world.enqueue();
   const second = world.enqueue({ sessionId: world.api.world.item(first).data.id });
   const other = world.enqueue();
-  await world.until("all items are served", () => world.podsOf("finished").length === 3, 300 * SECOND);
+  await world.until("all items are served", () => world.podsOf("ended").length === 3, 300 * SECOND);
   const [one, two, three] = [first, second, other].map((id) => timesOf(world, id));
   expect(two?.startedMs).toBeGreaterThanOrEqual(one?.finishedMs ?? Number.NaN);
   // A different session does not wait.
@@ -38,21 +38,21 @@ test("items of one session are served one after another, even if Pods are free",
 
 test("an item that comes just before its session's Pod ends is claimed at its first offer", async () => {
   const world = served(5 * SECOND);
-  await world.until("two Pods are parked", () => world.podsOf("parked").length === 2);
+  await world.until("two Pods are parked", () => world.podsOf("warm").length === 2);
   const first = world.enqueue();
   await world.until(
     "the first session has ended",
     () => timesOf(world, first).finishedMs > 0 || world.api.world.item(first).state === "stopped",
   );
   const second = world.enqueue({ sessionId: world.api.world.item(first).data.id });
-  await world.until("both Pods have finished", () => world.podsOf("finished").length === 2);
+  await world.until("both Pods have finished", () => world.podsOf("ended").length === 2);
   expect(timesOf(world, second).startedMs).toBeGreaterThanOrEqual(timesOf(world, first).finishedMs);
   expect(world.api.world.item(second).offers).toHaveLength(1);
 });
 
 test("a new operator detects running sessions and starts none of them again", async () => {
   const world = new LoopWorld({
-    sessions: { warm: 2, maxConcurrent: 4, retainFinishedSeconds: 3_600 },
+    sessions: { warm: 2, maxConcurrent: 4, retainEndedSeconds: 3_600 },
     fate: () => ({ startError: false, program: "stock", servesMs: 60 * SECOND }),
   });
   world.createEnvironment();
@@ -62,13 +62,13 @@ test("a new operator detects running sessions and starts none of them again", as
   operator.kill();
   const second = world.enqueue({ sessionId: world.api.world.item(first).data.id });
   world.startOperator();
-  await world.until("both Pods have finished", () => world.podsOf("finished").length === 2, 300 * SECOND);
+  await world.until("both Pods have finished", () => world.podsOf("ended").length === 2, 300 * SECOND);
   expect(timesOf(world, second).startedMs).toBeGreaterThanOrEqual(timesOf(world, first).finishedMs);
 });
 
 test("many items of a running session neither block other sessions nor cause frequent polls", async () => {
   const world = served(120 * SECOND);
-  await world.until("two Pods are parked", () => world.podsOf("parked").length === 2);
+  await world.until("two Pods are parked", () => world.podsOf("warm").length === 2);
   const first = world.enqueue();
   await world.until("the session runs", () => world.item(first).state === "active");
   const { id: sessionId } = world.api.world.item(first).data;
@@ -85,7 +85,7 @@ test("many items of a running session neither block other sessions nor cause fre
 test("a session whose record was deleted does not start again while its Pod is still ending", async () => {
   const world = served(0);
   world.fate = () => ({ startError: false, program: "deaf", servesMs: 600 * SECOND });
-  await world.until("two Pods are parked", () => world.podsOf("parked").length === 2);
+  await world.until("two Pods are parked", () => world.podsOf("warm").length === 2);
   const first = world.enqueue();
   await world.until("the session runs", () => world.item(first).state === "active");
   world.operator.kill();

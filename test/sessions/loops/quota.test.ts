@@ -128,7 +128,7 @@ describe("room in a quota that sleeping Pods use up", () => {
 
   test("is made for one probe at a time while starts fail, however many new sessions wait", async () => {
     const workspace = { type: "Pod", sleepSeconds: 3_600 };
-    const sessions = { workspace, template: TEMPLATE, retainFailedSeconds: 0, retainFinishedSeconds: 0 };
+    const sessions = { workspace, template: TEMPLATE, retainFailedSeconds: 0, retainEndedSeconds: 0 };
     const { world } = withQuota({ pods: 6, sessions });
     for (let n = 0; n < 6; n += 1) world.enqueue();
     await world.until("all sessions sleep", () => world.podsOf("sleeping").length === 6, 5 * MINUTE);

@@ -39,10 +39,10 @@ test.each(["pods", "secrets"] as const)("deletes a free Pod despite conflicts wh
 });
 
 test.each(["pods", "secrets"] as const)("deletes a session's Pod and claim despite conflicts on %s", async (plural) => {
-  const { world, refused } = await conflicting(plural, { retainFinishedSeconds: 0 });
+  const { world, refused } = await conflicting(plural, { retainEndedSeconds: 0 });
   const id = world.enqueue();
   await world.until("the item is stopped", () => world.item(id).state === "stopped", MINUTE);
-  const isClean = () => world.claims.length === 0 && world.podsOf("assigned").length === 0 && world.pods.length === 2;
+  const isClean = () => world.claims.length === 0 && world.podsOf("running").length === 0 && world.pods.length === 2;
   await world.until("nothing is left", isClean, 5 * MINUTE);
   expect(refused()).toBe(3);
   expect([...world.wrongs, ...world.violations]).toEqual([]);

@@ -12,7 +12,7 @@ const SERVES_MS = 8 * MINUTE;
 async function parked(lease: string): Promise<{ world: LoopWorld; operator: Operator }> {
   const program = lease === "Operator" ? "plain" : "stock";
   const fate = (): ContainerFate => ({ startError: false, program, servesMs: SERVES_MS });
-  const sessions = { lease, maxConcurrent: 10, warm: SESSIONS, retainFinishedSeconds: 600 };
+  const sessions = { lease, maxConcurrent: 10, warm: SESSIONS, retainEndedSeconds: 600 };
   const world = new LoopWorld({ sessions, fate });
   world.createEnvironment();
   const operator = world.startOperator();
@@ -24,7 +24,7 @@ async function parked(lease: string): Promise<{ world: LoopWorld; operator: Oper
 function countTouches(operator: Operator, refused: (touch: number, pod: string) => Error | null): () => number {
   let touches = 0;
   operator.kube.intercept.push(({ verb, plural, name, body }) => {
-    const isTouch = verb === "patch" && plural === "pods" && JSON.stringify(body).includes('"assigned"');
+    const isTouch = verb === "patch" && plural === "pods" && JSON.stringify(body).includes('"running"');
     if (!isTouch) return;
     touches += 1;
     const error = refused(touches, name);
@@ -54,7 +54,7 @@ test.each(["Worker", "Operator"])(
     expect(world.conditionOf("Ready")).toMatchObject({ status: "False", reason: "SessionsInterrupted" });
     expect(world.conditionOf("Ready")?.message).toMatch(/no leave.*give the operator permission to patch Pods/);
     forbidden = false;
-    await world.until("all Pods are marked as assigned", () => world.podsOf("assigned").length === SESSIONS, MINUTE);
+    await world.until("all Pods are marked as assigned", () => world.podsOf("running").length === SESSIONS, MINUTE);
     await world.until("Ready", () => world.conditionOf("Ready")?.status === "True", MINUTE);
     expect(world.node.running.size).toBe(SESSIONS);
     await world.until("all items are stopped", () => ids.every((id) => world.item(id).state === "stopped"), SERVES_MS);
@@ -69,7 +69,7 @@ test("a touch that only met a busy API server does not change Ready", async () =
   const said = new Set<string | undefined>();
   const isTouched = () => {
     said.add(world.conditionOf("Ready")?.reason);
-    return world.podsOf("assigned").length === SESSIONS;
+    return world.podsOf("running").length === SESSIONS;
   };
   await world.until("all Pods are touched", isTouched, MINUTE);
   expect([...said]).toEqual(["Ready"]);
@@ -87,7 +87,7 @@ test("a deadline that another client lowered does not prevent the touch", async 
     return refusal(500, "InternalError", "busy");
   });
   const id = world.enqueue();
-  await world.until("the Pod is marked as assigned", () => world.podsOf("assigned").length === 1, MINUTE);
+  await world.until("the Pod is marked as assigned", () => world.podsOf("running").length === 1, MINUTE);
   expect(touches()).toBeLessThanOrEqual(4);
   await world.until("the item is stopped", () => world.item(id).state === "stopped", 2 * SERVES_MS);
   holdsTrue(world);

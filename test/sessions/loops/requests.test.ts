@@ -19,7 +19,7 @@ const BUDGET = [
 describe.each(["Worker", "Operator"])("lease: %s", (lease) => {
   test.each(BUDGET)("a Pod that is retained for %i s costs only the necessary requests", async (seconds, budget) => {
     const world = new LoopWorld({
-      sessions: { lease, warm: 1, maxConcurrent: 2, retainFinishedSeconds: seconds },
+      sessions: { lease, warm: 1, maxConcurrent: 2, retainEndedSeconds: seconds },
       // A second touch is only needed when the kubelet sees the first one before the key, which happens by chance.
       timing: { touchAgainMs: [MINUTE] },
     });
@@ -57,7 +57,7 @@ async function serve(world: LoopWorld): Promise<void> {
 
 describe("a Pod that is not retained", () => {
   async function served(intercept: (world: LoopWorld) => Interceptor): Promise<{ world: LoopWorld; asked: string[] }> {
-    const world = new LoopWorld({ sessions: { warm: 0, maxConcurrent: 2, retainFinishedSeconds: 0 } });
+    const world = new LoopWorld({ sessions: { warm: 0, maxConcurrent: 2, retainEndedSeconds: 0 } });
     world.createEnvironment();
     const asked: string[] = [];
     const operator = world.startOperator();
@@ -91,15 +91,15 @@ describe("a Pod that is not retained", () => {
       if (verb !== "patch" || plural !== "pods") return;
       const phase = (body as KubeObject).metadata.labels?.[LABEL_PHASE];
       phases.push(phase);
-      if (phase === "assigned") throw refusal(422, "Invalid", "a webhook does not like it");
+      if (phase === "running") throw refusal(422, "Invalid", "a webhook does not like it");
     });
-    expect(phases).toContain("finished");
+    expect(phases).toContain("ended");
     expect(await world.metrics.prepareFailures.get()).toMatchObject({ values: [] });
   });
 });
 
 test("Pods that were just marked do not look left behind when watches lag", async () => {
-  const world = new LoopWorld({ sessions: { warm: 3, maxConcurrent: 6, retainFinishedSeconds: 60 } });
+  const world = new LoopWorld({ sessions: { warm: 3, maxConcurrent: 6, retainEndedSeconds: 60 } });
   world.weather.watch = { lagMs: 1_000, breaks: 0 };
   world.createEnvironment();
   const read: string[] = [];
@@ -111,7 +111,7 @@ test("Pods that were just marked do not look left behind when watches lag", asyn
     world.enqueue();
     await world.pass(300);
   }
-  await world.until("six finished Pods are kept", () => world.podsOf("finished").length === 6, 10 * MINUTE);
+  await world.until("six finished Pods are kept", () => world.podsOf("ended").length === 6, 10 * MINUTE);
   expect(read).toEqual([]);
   expect(world.violations).toEqual([]);
 });

@@ -10,7 +10,7 @@ test.each([
   ["an error", refusal(500, "InternalError", "etcd has no leader")],
   ["NotFound, although it exists", refusal(404, "NotFound", "pods not found")],
 ])("retries the deletion of a finished Pod after %s", async (_what, answer) => {
-  const world = new LoopWorld({ sessions: { maxConcurrent: 2, warm: 0, retainFinishedSeconds: 0 } });
+  const world = new LoopWorld({ sessions: { maxConcurrent: 2, warm: 0, retainEndedSeconds: 0 } });
   world.createEnvironment();
   const refused: string[] = [];
   world.startOperator().kube.intercept.push(({ verb, plural, name }) => {
@@ -30,11 +30,11 @@ test.each([
 });
 
 test("deletes a Pod whose finished mark met a conflict", async () => {
-  const world = new LoopWorld({ sessions: { maxConcurrent: 2, warm: 0, retainFinishedSeconds: 3_600 } });
+  const world = new LoopWorld({ sessions: { maxConcurrent: 2, warm: 0, retainEndedSeconds: 3_600 } });
   world.createEnvironment();
   const refused: string[] = [];
   world.startOperator().kube.intercept.push(({ verb, plural, name, body }) => {
-    if (verb !== "patch" || plural !== "pods" || !JSON.stringify(body).includes('"finished"')) return;
+    if (verb !== "patch" || plural !== "pods" || !JSON.stringify(body).includes('"ended"')) return;
     refused.push(name);
     throw refusal(409, "Conflict", "the object has been modified");
   });

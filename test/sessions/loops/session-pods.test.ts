@@ -18,8 +18,8 @@ function served(options: LoopWorldOptions = {}): LoopWorld {
 async function serveOne(world: LoopWorld): Promise<{ pod: Pod; atMs: number }> {
   const id = world.enqueue();
   const its = ({ metadata }: Pod) => metadata.annotations?.["berth.dev/work-id"] === id;
-  await world.until("the Pod is marked as finished", () => world.podsOf("finished").some(its));
-  const pod = world.podsOf("finished").find(its);
+  await world.until("the Pod is marked as finished", () => world.podsOf("ended").some(its));
+  const pod = world.podsOf("ended").find(its);
   if (!pod) throw new Error("no Pod");
   return { pod, atMs: world.clock.monotonic() };
 }
@@ -31,8 +31,8 @@ const stock = () => ({ startError: false, program: "stock" as const, servesMs: 5
 const broken = () => ({ startError: false, program: "crashes" as const, servesMs: 5_000 });
 
 describe("finished Pods are retained for their logs", () => {
-  test("for retainFinishedSeconds after a session that ended well", async () => {
-    const world = served({ sessions: { retainFinishedSeconds: 120, retainFailedSeconds: 0 }, fate: stock });
+  test("for retainEndedSeconds after a session that ended well", async () => {
+    const world = served({ sessions: { retainEndedSeconds: 120, retainFailedSeconds: 0 }, fate: stock });
     const { pod } = await serveOne(world);
     await world.pass(115 * SECOND);
     expect(isThere(world, pod)).toBe(true);
@@ -40,7 +40,7 @@ describe("finished Pods are retained for their logs", () => {
   });
 
   test("for retainFailedSeconds after a failed session", async () => {
-    const world = served({ sessions: { retainFinishedSeconds: 0, retainFailedSeconds: 300 }, fate: broken });
+    const world = served({ sessions: { retainEndedSeconds: 0, retainFailedSeconds: 300 }, fate: broken });
     const { pod } = await serveOne(world);
     await world.pass(290 * SECOND);
     expect(isThere(world, pod)).toBe(true);
@@ -48,9 +48,9 @@ describe("finished Pods are retained for their logs", () => {
   });
 
   test("for the longer time after a change of the spec", async () => {
-    const world = served({ sessions: { retainFinishedSeconds: 60 }, fate: stock });
+    const world = served({ sessions: { retainEndedSeconds: 60 }, fate: stock });
     const { pod } = await serveOne(world);
-    world.patchEnvironment({ spec: { sessions: { retainFinishedSeconds: 600 } } });
+    world.patchEnvironment({ spec: { sessions: { retainEndedSeconds: 600 } } });
     await world.pass(5 * MINUTE);
     expect(isThere(world, pod)).toBe(true);
     await world.until("the Pod is gone", () => !isThere(world, pod), 6 * MINUTE);
@@ -68,7 +68,7 @@ describe("a Pod that gets its session", () => {
     await world.pass(90 * SECOND);
     const id = world.enqueue();
     await world.until("the session runs", () => world.item(id).state === "active");
-    const [pod] = world.podsOf("assigned");
+    const [pod] = world.podsOf("running");
     if (!pod || !parked) throw new Error("no Pod");
     return { world, pod, parked };
   }
@@ -138,7 +138,7 @@ test("touches a Pod again that its kubelet missed, and counts the touches in the
   const points = ({ point, phase }: PointEvent) => {
     if (point === "session.touch" && phase === "after") sent += 1;
   };
-  const world = served({ sessions: { retainFinishedSeconds: 3_600 }, fate: stock, points });
+  const world = served({ sessions: { retainEndedSeconds: 3_600 }, fate: stock, points });
   let counted = 0;
   for (let n = 0; n < 24; n += 1) {
     const { pod } = await serveOne(world);

@@ -17,7 +17,7 @@ const WRONG_KEY = "sk-ant-oat01-made-up";
 /** A world of two Environments with one environmentId: `NAME`, and the younger `OTHER`. */
 function sharedWorld({ servesMs = 20 * SECOND, of = NAMESPACE, ...options }: SharedOptions = {}): LoopWorld {
   const world = new LoopWorld({
-    sessions: { warm: 1, maxConcurrent: 2, retainFinishedSeconds: 3_600 },
+    sessions: { warm: 1, maxConcurrent: 2, retainEndedSeconds: 3_600 },
     fate: () => ({ startError: false, program: "stock", servesMs }),
     namespaces: [NAMESPACE, ELSEWHERE],
     ...options,

@@ -21,7 +21,7 @@ describe("wakes and fresh sessions", () => {
   test("together do not exceed maxConcurrent while a removal is slow", async () => {
     const { world, operator, serve } = await sleepyWorld({ sessions: { warm: 3, maxConcurrent: 3 } });
     const slept = [await serve(), await serve()];
-    await world.until("free Pods wait beside the sleeping ones", () => world.podsOf("parked").length === 3);
+    await world.until("free Pods wait beside the sleeping ones", () => world.podsOf("warm").length === 3);
     await world.pass(20 * SECOND);
     operator.kube.delay = ({ verb, plural }) => (verb === "delete" && plural === "pods" ? 1_500 : 0);
     for (const sessionId of slept) world.enqueue({ sessionId });
@@ -288,7 +288,7 @@ describe("a Secret that someone deletes while its line is on its way", () => {
 
   test("puts no session to sleep whose program may start, once its Pod is assigned", async () => {
     const { world, operator, nameOf, sessionId, name, arrives } = await heldBack();
-    await world.until("the Pod is assigned", () => world.podsOf("assigned").length === 1);
+    await world.until("the Pod is assigned", () => world.podsOf("running").length === 1);
     operator.kill();
     world.server.delete(SECRETS, NAMESPACE, `${name}-t2`);
     world.startOperator();
@@ -302,7 +302,7 @@ describe("a Secret that someone deletes while its line is on its way", () => {
 
   test("before its Pod is assigned, leaves the session its Pod and files, although its program may start", async () => {
     const { world, operator, serve, isReady, sessionId, name, arrives } = await heldBack();
-    expect(world.podsOf("assigned")).toEqual([]);
+    expect(world.podsOf("running")).toEqual([]);
     operator.kill();
     world.server.delete(SECRETS, NAMESPACE, `${name}-t2`);
     world.startOperator();
@@ -326,13 +326,13 @@ describe("a woken Pod that is not assigned yet", () => {
     const sessionId = await serve();
     const name = nameOf(sessionId);
     operator.kube.intercept.push((call) => {
-      if (marks("assigned", call)) throw refusal(403, "Forbidden", "pods may not be patched like this");
+      if (marks("running", call)) throw refusal(403, "Forbidden", "pods may not be patched like this");
     });
     world.fate = () => ({ startError: false, program: program(lease), servesMs: 60 * SECOND });
     const item = world.enqueue({ sessionId });
     await world.until("its program runs", () => world.starts.length === 2);
     await world.pass(30 * SECOND);
-    expect(world.environment?.status?.sessions).toMatchObject({ opening: 0, active: 1, sleeping: 0 });
+    expect(world.environment?.status?.sessions).toMatchObject({ running: 1, sleeping: 0 });
     expect(world.conditionOf("Ready")?.message).toContain("pods may not be patched like this");
     await world.until("the item is served", () => world.item(item).state === "stopped" && world.isSettled);
     expect([ended(world), world.starts.length]).toEqual([["Completed", "Completed"], 2]);
@@ -348,7 +348,7 @@ describe("a woken Pod that is not assigned yet", () => {
     const { world, operator, serve, nameOf } = await sleepyWorld({ sessions: { lease: "Operator" } });
     const sessionId = await serve();
     const name = nameOf(sessionId);
-    operator.kube.delay = (call) => (marks("assigned", call) ? 60 * SECOND : 0);
+    operator.kube.delay = (call) => (marks("running", call) ? 60 * SECOND : 0);
     world.fate = () => ({ startError: false, program: "plain", servesMs: 120 * SECOND });
     const item = world.enqueue({ sessionId });
     await world.until("its program runs", () => world.starts.length === 2);
@@ -356,7 +356,7 @@ describe("a woken Pod that is not assigned yet", () => {
     await world.pass(SECOND);
     const heartbeats = world.api.requests.get("heartbeat");
     world.startOperator();
-    await world.until("it is assigned", () => world.podsOf("assigned").length === 1);
+    await world.until("it is assigned", () => world.podsOf("running").length === 1);
     expect(world.api.requests.get("heartbeat")).toBe(heartbeats);
     await world.until("the item is served", () => world.item(item).state === "stopped" && world.isSettled);
     expect([ended(world), world.starts.length, nameOf(sessionId)]).toEqual([["Completed", "Completed"], 2, name]);
@@ -366,7 +366,7 @@ describe("a woken Pod that is not assigned yet", () => {
     const { world, operator, serve, nameOf } = await sleepyWorld();
     const sessionId = await serve();
     const name = nameOf(sessionId);
-    operator.kube.delay = (call) => (marks("assigned", call) ? 5 * SECOND : 0);
+    operator.kube.delay = (call) => (marks("running", call) ? 5 * SECOND : 0);
     world.fate = () => ({ startError: false, program: "stock", servesMs: SECOND });
     await serve(sessionId);
     operator.kube.delay = () => 0;
@@ -516,7 +516,7 @@ describe("a Pod that ended in the middle of a work item", () => {
     const first = world.enqueue();
     const sessionId = sessionOf(first);
     await world.until("the program runs", () => world.item(first).state === "active");
-    const name = world.podsOf("assigned")[0]?.metadata.name ?? "";
+    const name = world.podsOf("running")[0]?.metadata.name ?? "";
     world.fate = () => ({ startError: false, program: "stock", servesMs: 5 * SECOND });
     // For example for its memory: the kubelet ends the Pod with it.
     world.node.kill(name, "worker");
@@ -529,7 +529,7 @@ describe("a Pod that ended in the middle of a work item", () => {
     await world.until("the first item is settled", () => world.item(first).state === "stopped", 300 * SECOND);
     await world.pass(10 * SECOND);
     // It keeps nothing but its logs.
-    expect(world.podsOf("finished").map(({ metadata }) => metadata.name)).toEqual([name]);
+    expect(world.podsOf("ended").map(({ metadata }) => metadata.name)).toEqual([name]);
     expect(world.told.filter((words) => words.startsWith("SleepEnded"))).toEqual([]);
   });
 });
@@ -544,7 +544,7 @@ describe("a restart while the cache lags", () => {
     const sessionId = sessionOf(item);
     await world.until("the program runs", () => world.node.running.size === 1);
     await world.pass(5 * SECOND);
-    const [pod] = world.podsOf("assigned");
+    const [pod] = world.podsOf("running");
     operator.kill();
     // Someone removes the label by mistake: the Pod is read live.
     world.server.patch(PODS, NAMESPACE, pod?.metadata.name ?? "", {
@@ -569,7 +569,7 @@ describe("a touch that lands long after its timeout", () => {
     let late = true;
     // The first try hangs in a proxy.
     operator.kube.delay = (call) => {
-      if (!marks("assigned", call) || !late) return 0;
+      if (!marks("running", call) || !late) return 0;
       late = false;
       return 30 * SECOND;
     };
@@ -589,7 +589,7 @@ describe("a touch that lands between two turns", () => {
     const { world, operator, serve, sessionOf, nameOf } = await sleepyWorld();
     let touch: unknown;
     operator.kube.sent = (call) => {
-      if (marks("assigned", call)) touch = call.body;
+      if (marks("running", call)) touch = call.body;
     };
     operator.kube.delay = ({ subresource }) => (subresource === "ephemeralcontainers" ? 3 * SECOND : 0);
     const item = world.enqueue();
@@ -638,7 +638,7 @@ describe("turns that an admission policy refuses", () => {
     const names = new Set<string>(world.parked.map(({ metadata }) => metadata.name ?? ""));
     for (let minutes = 0; minutes < 60; minutes += 1) {
       await world.pass(60 * SECOND);
-      for (const { metadata } of world.podsOf("parked")) names.add(metadata.name ?? "");
+      for (const { metadata } of world.podsOf("warm")) names.add(metadata.name ?? "");
     }
     expect(names.size).toBeLessThanOrEqual(2);
     expect(world.environment?.status?.sleep).toMatchObject({

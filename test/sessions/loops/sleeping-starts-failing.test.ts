@@ -177,7 +177,7 @@ test("a new process continues a hold that only sleeping Pods have on record", as
   world.fate = () => CRASHES;
   const items = wakeAll();
   await world.until("the items are stopped", () => count(items, "stopped") === 4 && world.isSettled);
-  expect(world.podsOf("finished")).toEqual([]);
+  expect(world.podsOf("ended")).toEqual([]);
   await world.stop(operator);
   world.startOperator();
   const more = wakeAll();

@@ -162,7 +162,7 @@ describe("a session that sleeps", () => {
     // Longer than prepareTimeoutSeconds.
     await world.pass(700 * SECOND);
     expect([nameOf(sessionId), world.told.filter((words) => words.startsWith("SleepEnded"))]).toEqual([name, []]);
-    const [held] = world.podsOf("parked");
+    const [held] = world.podsOf("warm");
     world.server.patch(PODS, NAMESPACE, held?.metadata.name ?? "", { spec: { schedulingGates: null } });
     await world.until("the item is served in the admitted Pod", () => isServed(item), 20 * SECOND);
     expect(world.starts.at(-1)?.pod).toBe(held?.metadata.name);

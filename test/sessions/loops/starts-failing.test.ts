@@ -112,9 +112,9 @@ test("a pause neither ends the hold of failing starts nor lets a probe run", asy
 
 describe("a new process", () => {
   test.each([0, 600])(
-    "does not count failures as consecutive when sessions served in between, with retainFinishedSeconds: %i",
+    "does not count failures as consecutive when sessions served in between, with retainEndedSeconds: %i",
     async (seconds) => {
-      const sessions = { maxConcurrent: 4, warm: 1, retainFinishedSeconds: seconds, retainFailedSeconds: 3_600 };
+      const sessions = { maxConcurrent: 4, warm: 1, retainEndedSeconds: seconds, retainFailedSeconds: 3_600 };
       const world = new LoopWorld({ sessions });
       world.createEnvironment();
       const operator = world.startOperator();
@@ -126,7 +126,7 @@ describe("a new process", () => {
       }
       // Pods that served are already deleted; failed ones are retained.
       await world.pass(11 * MINUTE);
-      expect(world.podsOf("finished")).toHaveLength(4);
+      expect(world.podsOf("ended")).toHaveLength(4);
       await world.stop(operator);
       world.startOperator();
       await world.pass(10_000);
@@ -136,7 +136,7 @@ describe("a new process", () => {
   );
 
   test("finds the consecutive failures despite the good end of an old session", async () => {
-    const { world, operator } = await withOldSessions([8 * MINUTE], ENDS_AT_ONCE, { retainFinishedSeconds: 600 });
+    const { world, operator } = await withOldSessions([8 * MINUTE], ENDS_AT_ONCE, { retainEndedSeconds: 600 });
     enqueue(world, QUEUED);
     await world.until("the breaker is open", () => starting(world) === "StartsFailing", 5 * MINUTE);
     await world.until("the old session's claim is settled", () => world.claims.length === 0, 10 * MINUTE);
@@ -297,7 +297,7 @@ describe("parked Pods of a replaced template", () => {
   });
 
   test("get no session from a new process when the template served before it broke", async () => {
-    const { world, started, first } = withTwoTemplates(serves(5_000), { warm: 4, retainFinishedSeconds: 600 });
+    const { world, started, first } = withTwoTemplates(serves(5_000), { warm: 4, retainEndedSeconds: 600 });
     const operator = world.startOperator();
     await world.until("parked Pods", () => world.parked.length >= 4);
     enqueue(world, 2);
@@ -327,7 +327,7 @@ describe("parked Pods of a replaced template", () => {
   });
 
   test("continue to serve when they served before and the next template never gets ready", async () => {
-    const sessions = { warm: 2, retainFinishedSeconds: 600 };
+    const sessions = { warm: 2, retainEndedSeconds: 600 };
     const { world, started } = withTwoTemplates(serves(5_000), sessions, IMAGES.fixed);
     const operator = world.startOperator();
     await world.until("parked Pods", () => world.parked.length === 2);

@@ -30,7 +30,7 @@ test("capacity and credentials are Unknown until a Pod and a work item show them
     MINUTE,
   );
   // Both stay what was seen last.
-  await world.until("the session has ended", () => world.podsOf("assigned").length === 0, 10 * MINUTE);
+  await world.until("the session has ended", () => world.podsOf("running").length === 0, 10 * MINUTE);
   await world.pass(MINUTE);
   expect(shown(world, "CapacityAvailable")).toBe("True Available");
   expect(shown(world, "CredentialMissing")).toBe("False CredentialsPresent");

@@ -24,7 +24,7 @@ function start({ sessions, ...options }: LoopWorldOptions = {}, meant?: Meant, a
   let isDone = meant === undefined;
   const world: LoopWorld = new LoopWorld({
     ...options,
-    sessions: { maxConcurrent: 4, warm: 2, retainFinishedSeconds: 3_600, workspace: WORKSPACE, ...sessions },
+    sessions: { maxConcurrent: 4, warm: 2, retainEndedSeconds: 3_600, workspace: WORKSPACE, ...sessions },
     points: ({ point, phase }) => {
       if (isDone || point !== meant?.point || phase !== meant.phase) return;
       isDone = true;
@@ -317,7 +317,7 @@ describe("an assignment without an answer", () => {
 
 test("a mark as unused that takes effect late does not shorten the time for which a volume is kept", async () => {
   const retainSeconds = 60;
-  const world = start({ sessions: { retainFinishedSeconds: 0, workspace: { ...WORKSPACE, retainSeconds } } });
+  const world = start({ sessions: { retainEndedSeconds: 0, workspace: { ...WORKSPACE, retainSeconds } } });
   await world.warm();
   let marks = 0;
   world.operator.kube.delay = (request) => (isMark(request) && ++marks === 1 ? 45 * SECOND : 0);
@@ -335,7 +335,7 @@ test("a mark as unused that takes effect late does not shorten the time for whic
 });
 
 test("a deletion that takes effect late leaves the volume of a session that has come back", async () => {
-  const world = start({ sessions: { retainFinishedSeconds: 0, workspace: { ...WORKSPACE, retainSeconds: 60 } } });
+  const world = start({ sessions: { retainEndedSeconds: 0, workspace: { ...WORKSPACE, retainSeconds: 60 } } });
   await world.warm();
   const first = world.enqueue();
   let isLate = false;

@@ -48,12 +48,9 @@ const isStopped = (world: LoopWorld, id: string) => world.item(id).state === "st
 test.each(["Worker", "Operator"])(
   "each item of a session gets the volume of the previous one (lease: %s)",
   async (lease) => {
-    const world = start({ sessions: { lease, retainFinishedSeconds: 3_600 } });
+    const world = start({ sessions: { lease, retainEndedSeconds: 3_600 } });
     const first = world.enqueue();
-    await world.until(
-      "the first item is served",
-      () => isStopped(world, first) && world.podsOf("finished").length === 1,
-    );
+    await world.until("the first item is served", () => isStopped(world, first) && world.podsOf("ended").length === 1);
     const { id: sessionId } = world.api.world.item(first).data;
     const [volume] = volumes(world);
     expect(volume?.spec).toEqual({
@@ -84,7 +81,7 @@ test("an item whose Pod is ready in time is claimed at its first offer", async (
 test("an item whose Pod takes longer stays in the queue, and is claimed at a later offer", async () => {
   const world = start({ prepareMs: () => 40 * SECOND });
   const id = world.enqueue();
-  await world.until("a Pod is created for the item", () => world.podsOf("parked").length === 1);
+  await world.until("a Pod is created for the item", () => world.podsOf("warm").length === 1);
   await world.pass(30 * SECOND);
   expect(world.item(id)).toMatchObject({ state: "queued", acks: [] });
   expect(world.claims).toEqual([]);
@@ -94,7 +91,7 @@ test("an item whose Pod takes longer stays in the queue, and is claimed at a lat
 });
 
 test("a session that is queued again waits until its previous Pod has ended", async () => {
-  const world = start({ sessions: { retainFinishedSeconds: 3_600 } }, 40 * SECOND);
+  const world = start({ sessions: { retainEndedSeconds: 3_600 } }, 40 * SECOND);
   const first = world.enqueue();
   await world.until("the session runs", () => world.item(first).state === "active");
   const second = world.enqueue({ sessionId: world.api.world.item(first).data.id });
@@ -150,7 +147,7 @@ test("after a restart between a session's end and its mark, the volume is kept f
 test("a Pod that a dead operator created is used by its item", async () => {
   const world = start({ prepareMs: () => 20 * SECOND });
   const id = world.enqueue();
-  await world.until("a Pod is created for the item", () => world.podsOf("parked").length === 1);
+  await world.until("a Pod is created for the item", () => world.podsOf("warm").length === 1);
   world.operator.kill();
   world.startOperator();
   await world.until("the item is stopped", () => isStopped(world, id));
@@ -174,7 +171,7 @@ test("a Pod stays while its item is offered but can't be claimed", async () => {
 test("a Pod whose item another client took is deleted, and so is its volume", async () => {
   const world = start({ prepareMs: () => 20 * SECOND });
   const id = world.enqueue();
-  await world.until("a Pod is created for the item", () => world.podsOf("parked").length === 1);
+  await world.until("a Pod is created for the item", () => world.podsOf("warm").length === 1);
   world.api.world.stopItem(id, true);
   await world.until("no Pod is left", () => world.pods.length === 0, 10 * MINUTE);
   await world.until("no volume is left", () => volumes(world).length === 0);

@@ -92,7 +92,7 @@ const noClaim = (world: World) => world.claims.length === 0;
 
 function isUnclaimed(pod: World["pods"][number]): boolean {
   const { labels } = pod.metadata;
-  return labels?.[LABEL_PHASE] === "parked" || isAsleep(pod) || labels?.["berth.dev/role"] === "worker";
+  return labels?.[LABEL_PHASE] === "warm" || isAsleep(pod) || labels?.["berth.dev/role"] === "worker";
 }
 
 async function isNone(world: World, resource: Resource<KubeObject>): Promise<boolean> {

@@ -86,7 +86,7 @@ async function leaveBehind(world: World): Promise<void> {
     [LABEL_MANAGED_BY]: "berth",
     [LABEL_ENVIRONMENT]: world.name,
     [LABEL_ROLE]: "session",
-    [LABEL_PHASE]: "assigned",
+    [LABEL_PHASE]: "running",
   };
   await world.kube.create(PODS, {
     metadata: { name: "left-behind", namespace: world.namespace, labels },
@@ -182,7 +182,7 @@ export const SCENARIOS = {
   /** lease: Worker, from the first Pod to the removal of the finalizer. */
   served: { world: () => ({}), ends: "served" },
   /** The same, and the Pod is retained for its logs long enough that the next operator finds it marked. */
-  retained: { world: () => ({ sessions: { retainFinishedSeconds: 5 } }), ends: "served" },
+  retained: { world: () => ({ sessions: { retainEndedSeconds: 5 } }), ends: "served" },
   /** parking: Shell, the default for a template with a command. */
   shell: { world: () => WITH_COMMAND, ends: "served" },
   /** The same with credential delivery as a file. */

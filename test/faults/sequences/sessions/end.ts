@@ -42,7 +42,7 @@ async function untilSettled(stage: SessionsStage): Promise<void> {
       const live = world.simulator.items(world.environmentId).filter(({ state }) => state !== "stopped");
       const isGivenUp = world.events("DrainGivenUp").length > 0 && world.claims.length === 0;
       if (isGivenUp) stopAbandonedItems(stage, live);
-      return live.length === 0 && world.claims.length === 0 && stage.podsOf("assigned").length === 0;
+      return live.length === 0 && world.claims.length === 0 && stage.podsOf("running").length === 0;
     },
     SETTLES_MS,
   );

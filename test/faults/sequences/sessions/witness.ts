@@ -92,7 +92,7 @@ export class SessionsWitness extends Witness {
     const live = pods.filter(
       (pod) =>
         !pod.metadata.deletionTimestamp &&
-        !["finished", "sleeping"].includes(pod.metadata.labels?.[LABEL_PHASE] ?? "") &&
+        !["ended", "sleeping"].includes(pod.metadata.labels?.[LABEL_PHASE] ?? "") &&
         readPodState(pod).is !== "ended",
     );
     const byOwner = new Map<string, number>();
