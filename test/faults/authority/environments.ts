@@ -11,8 +11,14 @@ export const MODES: readonly Mode[] = ["sessions", "workers"];
 /** No node has this label, so the Pods are created and never scheduled. */
 const NOWHERE = { "faults.berth.dev/no-such-node": "here" };
 
-/** An Environment with this template, in either mode, that creates a Pod at once. */
-export function environmentWith(world: World, name: string, mode: Mode, template: Json): KubeObject {
+/** An Environment with this template, in either mode, that creates a Pod at once. By default, it has the world's queue. */
+export function environmentWith(
+  world: World,
+  name: string,
+  mode: Mode,
+  template: Json,
+  queue = { environmentId: world.environmentId, key: "key" },
+): KubeObject {
   const spec = { nodeSelector: NOWHERE, ...(template["spec"] as Json) };
   const counts = mode === "sessions" ? { maxConcurrent: 1, warm: 1 } : { maxReplicas: 1, minReplicas: 1 };
   return {
@@ -20,12 +26,20 @@ export function environmentWith(world: World, name: string, mode: Mode, template
     kind: KIND,
     metadata: { name, namespace: world.namespace },
     spec: {
-      environmentId: world.environmentId,
-      api: { baseUrl: world.simulator.url, keySecretRef: { name: "key" } },
+      environmentId: queue.environmentId,
+      api: { baseUrl: world.simulator.url, keySecretRef: { name: queue.key } },
       network: { policy: "None" },
       [mode]: { ...counts, template: { ...template, spec } },
     },
   } as never;
+}
+
+/** Creates an Environment with this template and its own queue. */
+export async function createWith(world: World, name: string, mode: Mode, template: Json): Promise<void> {
+  const { id: environmentId } = world.simulator.createEnvironment();
+  await world.createKey(world.simulator.environmentKey(environmentId), `key-${name}`);
+  const queue = { environmentId, key: `key-${name}` };
+  await world.kube.create(ENVIRONMENTS, environmentWith(world, name, mode, template, queue) as never);
 }
 
 /** The API server's reason for refusing an Environment in a dry run; null if it accepts it. */

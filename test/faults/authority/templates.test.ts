@@ -7,7 +7,7 @@ import { TEMPLATE_CASES, templateOf } from "../../policy/template-cases.ts";
 import { useCluster } from "../../support/cluster.ts";
 import { startWorld } from "../../support/world.ts";
 import { installAdmissionPolicy } from "./admission-policy.ts";
-import { environmentWith, type Json, MODES, type Mode, refusalOf, untilEnforced } from "./environments.ts";
+import { createWith, environmentWith, type Json, MODES, type Mode, refusalOf, untilEnforced } from "./environments.ts";
 
 const cluster = useCluster();
 
@@ -65,7 +65,7 @@ describe("a template that exceeds the Pod policy", () => {
     await using world = await startWorld(cluster, { timeScale: 1 });
     const named = new Map(ATTEMPTS.map((each) => [each.environment, each]));
     for (const { mode, environment, ...parts } of ATTEMPTS) {
-      await world.kube.create(ENVIRONMENTS, environmentWith(world, environment, mode, templateOf(parts)) as never);
+      await createWith(world, environment, mode, templateOf(parts));
     }
     const operator = world.startOperator();
     const judged = await world.until(
@@ -108,7 +108,7 @@ test("a template cannot set its Pods' owners, nor the labels and annotations tha
   const owner = { apiVersion: "v1", kind: "ConfigMap", name: "mine", uid: "5f0c3b8a-9c4e-4b0e-8b1f-2d9f7f6f0a11" };
   for (const mode of MODES) {
     const owned = templateOf({ metadata: { ownerReferences: [{ ...owner, controller: true }] } });
-    await world.kube.create(ENVIRONMENTS, environmentWith(world, mode, mode, owned) as never);
+    await createWith(world, mode, mode, owned);
     for (const kind of ["labels", "annotations"]) {
       const marked = templateOf({ metadata: { [kind]: { "berth.dev/needs": "[]" } } });
       expect(await refusalOf(world, environmentWith(world, `${mode}-x`, mode, marked))).toContain(
