@@ -79,11 +79,11 @@ export async function openDescriptors(pid: number): Promise<{ readonly sockets: 
 }
 
 async function seriesOf({ addresses }: Pick<OperatorProcess, "addresses">) {
-  // Use a separate connection and close it, because a kept one would count as a socket in the next look.
-  const [reply] = (await once(get(`http://${addresses.metrics}/metrics`, { agent: false }), "response")) as [
-    IncomingMessage,
-  ];
-  const lines = (await text(reply)).split("\n").filter((line) => line !== "" && !line.startsWith("#"));
+  // Use a separate connection and wait until it is closed, because an open one would count as a socket in the next look.
+  const request = get(`http://${addresses.metrics}/metrics`, { agent: false });
+  const read = once(request, "response").then(([reply]) => text(reply as IncomingMessage));
+  const [body] = await Promise.all([read, once(request, "close")]);
+  const lines = body.split("\n").filter((line) => line !== "" && !line.startsWith("#"));
   const environmentSeries = lines.filter((line) => /[{,]environment="/.test(line)).length;
   return { environmentSeries, otherSeries: lines.length - environmentSeries };
 }
