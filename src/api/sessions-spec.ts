@@ -69,7 +69,12 @@ const fields = z.strictObject({
     WEEK,
     "Seconds from a session's end to the deletion of its Pod, if the session did not fail. Raise it to read logs that nothing collects. 0: at once. Only the newest 100 ended Pods are kept, failed ones included.",
   ),
-  retainFailedSeconds: seconds(3600, 0, WEEK, "The same for sessions that failed."),
+  retainFailedSeconds: seconds(
+    3600,
+    0,
+    WEEK,
+    "The same for sessions that failed. Raise it to have more time to look for the cause.",
+  ),
   onPodFailure: z.enum(["Stop", "Release"]).default("Stop").meta({
     description:
       "What happens to a work item whose Pod died without stopping it. Stop: it is stopped, and its message gets no answer. Release: it returns to the queue and runs again, up to three times, then is stopped. Set Release if your program can start again in the middle of a session.",

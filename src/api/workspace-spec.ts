@@ -44,12 +44,13 @@ const claimTemplate = withRules(
         .default(["ReadWriteOnce"])
         .meta({
           description:
-            "How nodes can mount a volume: ReadWriteOnce, ReadWriteOncePod (if the driver supports it) or ReadWriteMany.",
+            "How nodes can mount a volume: ReadWriteOnce, ReadWriteOncePod (if the driver supports it) or ReadWriteMany. Change it only if your StorageClass needs another mode: one Pod at a time uses a volume.",
           "x-kubernetes-list-type": "atomic",
         }),
       resources: z.strictObject({ requests }).meta({ description: "Size of each volume." }),
       storageClassName: z.string().max(MAX_NAME).optional().meta({
-        description: "StorageClass of the volumes. Default: the cluster's.",
+        description:
+          "StorageClass of the volumes. Set it if the cluster has no default, or if sessions need faster or cheaper disks.",
       }),
     })
     .meta({ description: "Template of each session's PersistentVolumeClaim. Required with type PerSession." }),

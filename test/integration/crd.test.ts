@@ -203,7 +203,7 @@ describe("the API server", () => {
       ["Mode", "Sessions"],
       ["Queue", 4],
       ["Warm", 2],
-      ["Active", 3],
+      ["Running", 3],
       ["Sleeping", 4],
       ["Max", 5],
       ["Ready", "False"],

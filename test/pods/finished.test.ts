@@ -186,7 +186,7 @@ describe("retention", () => {
   });
 });
 
-describe("the breaker's memory after a restart", () => {
+describe("the memory of failed starts after a restart", () => {
   const KEPT = 100;
   const marked = (at: number, startFailures: number | null, more: Partial<FinishedPod> = {}) =>
     of(at, { startFailures, ...more });

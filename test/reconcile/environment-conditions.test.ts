@@ -195,7 +195,12 @@ describe("beside another Environment with the same environmentId, Ready", () => 
   test("names it before other faults", () => {
     const shown = conditionFor(precedence.reason, precedence.message, GENERATION);
     expect(ready(conditionsWith(), { precedence })).toEqual(shown);
-    expect(ready(conditionsWith("QuotaExceeded"), { precedence, blocked: { reason: "CleanupFailing", message: "a step fails" } })).toEqual(shown);
+    expect(
+      ready(conditionsWith("QuotaExceeded"), {
+        precedence,
+        blocked: { reason: "CleanupFailing", message: "a step fails" },
+      }),
+    ).toEqual(shown);
   });
 
   test.each<ConditionReason>(["KeyRejected", "KeyUnchecked"])(

@@ -84,8 +84,8 @@ const MAX_IN_ALL = 1_800;
 const MAX_ALL_PER_MINUTE = 400;
 
 /**
- * Limit for acknowledgements without a session, over all items: those in flight when the fault begins, the breaker's
- * three, and its probes.
+ * Limit for acknowledgements without a session, over all items: those in flight when the fault begins, the
+ * three after which starts count as failing, and probes.
  */
 const MAX_IN_VAIN = 13;
 

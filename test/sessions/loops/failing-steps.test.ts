@@ -93,14 +93,14 @@ describe.each(LEASES)("lease: %s", (lease) => {
       await untilServedAgain(world);
     });
 
-    test("costs no more sessions than it takes to open the breaker", async () => {
+    test("costs no more sessions than it takes to see that starts fail", async () => {
       const { world, operator } = await started({ lease, warm: 4 });
       await untilServedAgain(world);
       const fix = refuse(operator, fault);
       const ids = Array.from({ length: 20 }, () => world.enqueue());
       await world.pass(30 * MINUTE);
       const lost = ids.filter((id) => world.item(id).state === "stopped");
-      // Three open the breaker, four may be claimed before the first of them fails, and the rest are probes.
+      // Three show that starts fail, four may be claimed before the first of them fails, and the rest are probes.
       expect(lost.length).toBeLessThanOrEqual(9);
       expect(world.conditionOf("Ready")?.status).toBe("False");
       fix();

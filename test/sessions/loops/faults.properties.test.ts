@@ -15,7 +15,7 @@ const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
 /** Faults occur until then. Afterwards everything must settle without help. */
 const FAULTS_MS = 90 * SECOND;
-/** The longest waits: a lost lease, a quiet interval, and the breaker's probes of an image that was fixed. */
+/** The longest waits: a lost lease, a quiet interval, and the probes of an image that was fixed. */
 const SETTLES_MS = 40 * MINUTE;
 
 /** The longest lag of a list (timing.ts). */

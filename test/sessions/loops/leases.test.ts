@@ -200,7 +200,7 @@ describe("onPodFailure: Release", () => {
     },
   );
 
-  test("a container that repeatedly fails to start opens the breaker, which preserves the queue", async () => {
+  test("a container that repeatedly fails to start claims few items of the queue", async () => {
     const { world } = kept({ sessions: { onPodFailure: "Release", maxConcurrent: 4, warm: 4 } });
     await world.until("parked Pods", () => world.parked.length === 4);
     world.fate = () => ({ startError: true, program: "plain", servesMs: 0 });
@@ -213,7 +213,7 @@ describe("onPodFailure: Release", () => {
   });
 });
 
-describe("lease: Operator and the breaker", () => {
+describe("lease: Operator: failing starts", () => {
   test("a program that repeatedly fails at once stops the claims, although the operator sends heartbeats", async () => {
     const { world } = kept({ sessions: { maxConcurrent: 4, warm: 4 } });
     await world.until("parked Pods", () => world.parked.length === 4);

@@ -98,7 +98,7 @@ describe.each(["Worker", "Operator"] as const)("lease: %s: a claim whose Secret 
     const { world, giveBack } = await withoutPatch({ lease });
     const ids = Array.from({ length: 12 }, () => world.enqueue());
     await world.until(
-      "the breaker is open",
+      "starts fail",
       () => world.conditionOf("SessionsStarting")?.reason === "StartsFailing",
       10 * MINUTE,
     );

@@ -44,11 +44,11 @@ async function withSleepers(
   const starting = () => world.conditionOf("SessionsStarting");
   return {
     ...{ ...made, ids, names, serves, starting },
-    /** New sessions open the breaker. */
+    /** New sessions fail to start. */
     open: async (fate: ContainerFate) => {
       world.fate = () => fate;
       for (let n = 0; n < 3; n += 1) world.enqueue();
-      await world.until("the breaker is open", () => starting()?.reason === "StartsFailing", 5 * MINUTE);
+      await world.until("starts fail", () => starting()?.reason === "StartsFailing", 5 * MINUTE);
     },
     wakeAll: () => ids.map((sessionId) => world.enqueue({ sessionId })),
     in: (items: readonly string[], state: string) => items.filter((id) => world.item(id).state === state).length,
@@ -60,7 +60,7 @@ async function withSleepers(
   };
 }
 
-describe.each(["Worker", "Operator"])("lease: %s: while the breaker is open", (lease) => {
+describe.each(["Worker", "Operator"])("lease: %s: while starts fail", (lease) => {
   test("one sleeping session wakes as the probe, the others' items wait, and all keep their Pods", async () => {
     const { world, open, wakeAll, kept, in: count, serves } = await withSleepers({ lease }, SLEEPERS);
     await open(CRASHES);

@@ -6,7 +6,7 @@ import { LoopWorld, NAMESPACE } from "./loop-world.ts";
 
 const MINUTE = 60_000;
 const QUEUED = 40;
-/** The three sessions that open the breaker, and those under way with them when four Pods are parked. */
+/** The three sessions that show that starts fail, and those under way with them when four Pods are parked. */
 const OPENING = 8;
 
 const serves = (servesMs: number): ContainerFate => ({ startError: false, program: "stock", servesMs });
@@ -49,7 +49,7 @@ describe("a template that served before and can't start any more", () => {
   test("is not trusted because older sessions end well", async () => {
     const { world } = await withOldSessions([3, 4, 5, 6, 7, 8].map((minutes) => minutes * MINUTE));
     const ids = enqueue(world, QUEUED);
-    await world.until("the breaker is open", () => starting(world) === "StartsFailing");
+    await world.until("starts fail", () => starting(world) === "StartsFailing");
     await world.pass(15 * MINUTE);
     expect(world.node.running.size, "old sessions").toBe(0);
     expect(starting(world)).toBe("StartsFailing");
@@ -65,7 +65,7 @@ describe("a template that served before and can't start any more", () => {
   ] as const)("is not trusted by a new process that finds an old session running: %s", async (_what, fate, more) => {
     const { world, operator } = await withOldSessions([600 * MINUTE], fate);
     const ids = enqueue(world, QUEUED);
-    await world.until("the breaker is open", () => starting(world) === "StartsFailing", 5 * MINUTE);
+    await world.until("starts fail", () => starting(world) === "StartsFailing", 5 * MINUTE);
     await world.until("all other claims are settled", () => world.claims.length === 1);
     const before = eaten(world, ids);
     await world.stop(operator);
@@ -76,10 +76,10 @@ describe("a template that served before and can't start any more", () => {
     holdsTrue(world);
   });
 
-  test("closes the breaker as soon as a probe serves", async () => {
+  test("claims as usual as soon as a probe serves", async () => {
     const { world } = await withOldSessions([600 * MINUTE]);
     enqueue(world, QUEUED);
-    await world.until("the breaker is open", () => starting(world) === "StartsFailing");
+    await world.until("starts fail", () => starting(world) === "StartsFailing");
     world.fate = () => serves(5_000);
     await world.until(
       "all but one item are stopped",
@@ -138,7 +138,7 @@ describe("a new process", () => {
   test("finds the consecutive failures despite the good end of an old session", async () => {
     const { world, operator } = await withOldSessions([8 * MINUTE], ENDS_AT_ONCE, { retainEndedSeconds: 600 });
     enqueue(world, QUEUED);
-    await world.until("the breaker is open", () => starting(world) === "StartsFailing", 5 * MINUTE);
+    await world.until("starts fail", () => starting(world) === "StartsFailing", 5 * MINUTE);
     await world.until("the old session's claim is settled", () => world.claims.length === 0, 10 * MINUTE);
     const said = world.conditionOf("SessionsStarting")?.message.replace(/ after \S+$/, "");
     await world.stop(operator);
@@ -158,7 +158,7 @@ describe("a new process", () => {
     await world.stop(operator);
     world.startOperator();
     ids.push(...enqueue(world, QUEUED));
-    await world.until("the breaker is open", () => starting(world) === "StartsFailing", 5 * MINUTE);
+    await world.until("starts fail", () => starting(world) === "StartsFailing", 5 * MINUTE);
     expect(eaten(world, ids)).toBe(3);
     holdsTrue(world);
   });
@@ -252,12 +252,12 @@ describe("parked Pods of a replaced template", () => {
   test.each([
     ["can't start", BROKEN],
     ["ends at once", ENDS_AT_ONCE],
-  ] as const)("get no session when the template %s and the breaker was open", async (_what, fate) => {
+  ] as const)("get no session when the template %s and starts failed", async (_what, fate) => {
     const { world, started } = withTwoTemplates(fate, { warm: 4 });
     world.startOperator();
     await world.until("parked Pods", () => world.parked.length >= 4);
     enqueue(world, QUEUED);
-    await world.until("the breaker is open", () => starting(world) === "StartsFailing", 5 * MINUTE);
+    await world.until("starts fail", () => starting(world) === "StartsFailing", 5 * MINUTE);
     await world.until("the first three claims are settled", () => world.claims.length === 0, MINUTE);
     await world.until("parked Pods", () => world.parked.length >= 4);
     const lost = started.length;
@@ -289,7 +289,7 @@ describe("parked Pods of a replaced template", () => {
     const operator = world.startOperator();
     await world.until("parked Pods", () => world.parked.length >= 4);
     enqueue(world, QUEUED);
-    await world.until("the breaker is open", () => starting(world) === "StartsFailing", 5 * MINUTE);
+    await world.until("starts fail", () => starting(world) === "StartsFailing", 5 * MINUTE);
     await world.until("the first three claims are settled", () => world.claims.length === 0, MINUTE);
     await world.until("parked Pods", () => world.parked.length >= 4);
     await world.stop(operator);
@@ -304,7 +304,7 @@ describe("parked Pods of a replaced template", () => {
     await world.until("everything is settled", () => world.isSettled, MINUTE);
     first.fate = BROKEN;
     enqueue(world, QUEUED);
-    await world.until("the breaker is open", () => starting(world) === "StartsFailing", 5 * MINUTE);
+    await world.until("starts fail", () => starting(world) === "StartsFailing", 5 * MINUTE);
     await world.until("no claim is left", () => world.claims.length === 0, MINUTE);
     await world.until("parked Pods", () => world.parked.length >= 4);
     await world.stop(operator);
@@ -315,7 +315,7 @@ describe("parked Pods of a replaced template", () => {
     const { world, started } = withTwoTemplates(BROKEN, { maxConcurrent: 1, warm: 0 });
     const operator = world.startOperator();
     enqueue(world, 5);
-    await world.until("the breaker is open", () => starting(world) === "StartsFailing", 5 * MINUTE);
+    await world.until("starts fail", () => starting(world) === "StartsFailing", 5 * MINUTE);
     await world.until("the Pod for a probe is parked", () => world.parked.length === 1);
     await world.stop(operator);
     const lost = started.length;
