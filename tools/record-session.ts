@@ -68,12 +68,13 @@ async function record(): Promise<Map<string, string>> {
   };
   const show = showing(cluster, run);
   const get = ["get", "benv,pods", "-L", "berth.dev/phase"];
-  texts.set("parked", await show.tables(get));
+  texts.set("warm", await show.tables(get));
   const metricsBefore = await operator.metrics.registry.metrics();
 
   const item = world.simulator.enqueue(world.environmentId, { script: bashScript("echo hello") });
   const pod = await untilAssigned(world, item);
   await untilState(world, item, "active");
+  await world.until("the Event is written", () => world.events("SessionStarted").length === 1);
   await untilCounts(world, { running: 1 });
   const events = ["events", "--for", `pod/${pod.metadata.name}`];
   const secrets = ["get", "secrets", "-l", `berth.dev/environment=${world.name}`];
@@ -82,7 +83,7 @@ async function record(): Promise<Map<string, string>> {
   await untilEnded(world, { operator, item, pod }, "Completed");
   await untilCounts(world, { sleeping: 1, running: 0, warm: 1 });
   await untilTurnWaits(world, 2);
-  texts.set("asleep", `${await show.tables(get)}\n\n${await show.events(events)}`);
+  texts.set("sleeping", `${await show.tables(get)}\n\n${await show.events(events)}`);
 
   const { sessionId } = item;
   const next = world.simulator.enqueue(world.environmentId, { sessionId, script: bashScript("echo hello again") });
