@@ -105,9 +105,9 @@ describe("the console", () => {
     expect(figures.map((text) => text.replaceAll(/\s+/g, " "))).toEqual([
       "Environments 2 of 3 ready",
       "Queued 13",
-      "Active 2 of 100",
+      "Running 3 of 100",
       "Warm 4",
-      "Asleep 1",
+      "Sleeping 1",
       "Failed 1 of 3 work items, last hour",
       "Workers 2 of 3 ready",
     ]);
@@ -153,7 +153,7 @@ describe("the console", () => {
     const { page } = opened;
     await rowOf(page, "agents/batch").getByText("2 / 3").waitFor();
     expect(await rowOf(page, "agents/batch").locator("td").allTextContents()).toEqual([
-      ...["Workers", "✓ Ready", "5", "", "", "", "", "", "2 / 3", "1"],
+      ...["Workers", "✓ Ready", "5", "", "", "", "", "2 / 3", "1"],
     ]);
     const key = conditionFor("KeyRejected", "the Work API answers 401 to the key", 1);
     batch.now = { ...batch.now, conditions: [{ ...key, type: "Ready" }, key] };
@@ -344,10 +344,11 @@ describe(`${MANY} sessions`, () => {
     expect(await page.evaluate("document.activeElement.id")).toBe("grid");
     await page.keyboard.press("Home");
     expect(await (await activeRow()).getAttribute("aria-rowindex")).toBe("2");
-    await page.getByLabel("State").selectOption("asleep");
+    await page.getByLabel("State").selectOption("sleeping");
     const sleeping = all.filter(({ phase }) => phase === "sleeping").length;
     await page.getByText(`${sleeping} of ${MANY} work items`).waitFor();
-    expect(await rowsOf(page).first().locator(".state").textContent()).toMatch(/^asleep until [\d:]+$/);
+    // The rows are drawn in the frame after the count.
+    await expect.poll(() => rowsOf(page).first().locator(".state").textContent()).toMatch(/^sleeping until [\d:]+$/);
     await rowsOf(page).first().locator(".part.sleeps").waitFor();
     // Switches to the table of failed sessions.
     await page.locator("#as").selectOption("table");

@@ -171,7 +171,7 @@ async function queriesAreAnswered(world: World, prometheus: OwnServer): Promise<
 async function idlePodsAreCounted(world: World, prometheus: OwnServer): Promise<void> {
   await world.untilParked(2);
   const all = (await dashboards()).flatMap((board) => queriesOf(board));
-  const { target } = all.find(({ panel }) => panel === "CPU of idle Pods") ?? {};
+  const { target } = all.find(({ panel }) => panel === "CPU of waiting Pods") ?? {};
   const query = withVariables(target?.expr ?? "", RATE);
   await world.until("the requests of idle Pods are counted", async () => {
     const found = await queryPrometheus(prometheus, query);

@@ -89,13 +89,13 @@ test("the README leads to every page by links", async () => {
 describe("docs/session-life.md", () => {
   test("has the recorded texts of every stage", async () => {
     const blocks = recordedBlocks(await read("docs/session-life.md"));
-    expect([...blocks.keys()]).toEqual(["parked", "running", "asleep", "awake", "metrics"]);
+    expect([...blocks.keys()]).toEqual(["warm", "running", "sleeping", "awake", "metrics"]);
     for (const [name, text] of blocks) expect(text.split("\n").length, name).toBeGreaterThan(5);
   });
 
   test("shows Events and conditions of the closed sets", async () => {
     const blocks = recordedBlocks(await read("docs/session-life.md"));
-    const shown = [...(blocks.get("asleep") ?? "").matchAll(/^2m +\w+ +(\w+) +Pod\//gm)].map(
+    const shown = [...(blocks.get("sleeping") ?? "").matchAll(/^2m +\w+ +(\w+) +Pod\//gm)].map(
       ([, reason = ""]) => reason,
     );
     const known = new Set<string>([...END_REASON_LIST, ...Object.keys(EVENT_REASONS), "Scheduled"]);
