@@ -42,7 +42,7 @@ describe("the console of an operator", () => {
     const received: string[] = [];
     const item = world.simulator.enqueue(world.environmentId);
     const pod = await untilAssigned(world, item);
-    await stateOf(page).getByText("active").waitFor();
+    await stateOf(page).getByText("running").waitFor();
     expect(await rowsOf(page).locator(".pod").textContent()).toBe(pod.metadata.name);
     // The next sweep reads the first heartbeat.
     await rowsOf(page).locator(".lane .unseen", { hasText: "first heartbeat after" }).waitFor({ state: "attached" });

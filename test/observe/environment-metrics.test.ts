@@ -18,7 +18,7 @@ function use(metrics: Metrics, labels: typeof RESEARCH): void {
   startEnvironmentMetrics(metrics, labels, ["Completed", "Failed"]);
   metrics.queueDepth.set(labels, 3);
   metrics.sessions.set({ ...labels, phase: "warm" }, 2);
-  metrics.sessions.set({ ...labels, phase: "active" }, 1);
+  metrics.sessions.set({ ...labels, phase: "running" }, 1);
   metrics.acks.inc({ ...labels, result: "accepted" });
   metrics.queuedToOpened.observe(labels, 0.2);
 }
