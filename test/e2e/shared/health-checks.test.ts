@@ -32,7 +32,7 @@ describe.concurrent("items that get no Pod", () => {
             .history(parked ?? world.pods[0] ?? { metadata: {}, spec: { containers: [] } })
             .map(({ metadata }) => metadata.labels?.["berth.dev/phase"]),
         ),
-      ).toEqual(new Set(["parked"]));
+      ).toEqual(new Set(["warm"]));
       // A Pod that was not used serves the next session.
       const served = await enqueueOne(world, { script: bashScript("echo hello") });
       expect(free).toContain(served.pod.metadata.uid);

@@ -40,7 +40,7 @@ describe.concurrent("what kubectl shows of an Environment", () => {
       const all = await columns(world);
       // The waiting item may have caused one Pod more than `warm`, which stays for 5 minutes. The operator
       // counts the queue periodically.
-      return all["ACTIVE"] === "1" && Number(all["WARM"]) >= 1 && all["QUEUE"] === "0" && all;
+      return all["RUNNING"] === "1" && Number(all["WARM"]) >= 1 && all["QUEUE"] === "0" && all;
     });
     expect(AGE).toMatch(/^\d+[smh]/);
     expect(shown).toEqual({
@@ -49,7 +49,7 @@ describe.concurrent("what kubectl shows of an Environment", () => {
         MODE: "Sessions",
         QUEUE: "0",
         WARM: expect.stringMatching(/^[12]$/),
-        ACTIVE: "1",
+        RUNNING: "1",
         SLEEPING: "0",
         MAX: "3",
         READY: "True",
@@ -104,7 +104,7 @@ describe.concurrent("what kubectl shows of an Environment", () => {
     // It counts once the kubelet reports it as running, which may be after the worker's start.
     const { READY, REASON } = await world.until("the session in the columns", async () => {
       const all = await columns(world);
-      return all["ACTIVE"] === "1" && all;
+      return all["RUNNING"] === "1" && all;
     });
     expect({ READY, REASON }).toEqual({ READY: "False", REASON: "Deleting" });
     const text = await untilDescribed(world, /Normal\s+Deleting\s+.*100 s \(spec\.deletionGraceSeconds\)/);

@@ -129,8 +129,8 @@ export const KUBE_ROWS: Readonly<Record<string, Row>> = {
   "create pods (dry run)": { begin: "start" },
   "get pods/attach": { sessions: SHELL },
   "get pods/log": { sessions: SHELL, losesMarkers: true },
-  "patch pods (assigned)": {},
-  "patch pods (finished)": {},
+  "patch pods (running)": {},
+  "patch pods (ended)": {},
   "patch pods (sleeping)": { sessions: SLEEPING, comesBack: true },
   "patch pods/ephemeralcontainers": { sessions: SLEEPING, comesBack: true },
   // What it refuses is in `status.sleep`.
