@@ -264,10 +264,12 @@ export const SCENARIOS = {
   "slept-on": {
     ...SLEEPER,
     meanwhile: async (world, died) => {
-      const { metadata } = await untilAsleep(world, 1);
+      // The queue is never empty: within 10 s of an empty one, the operator would delete the Pod without reading the list.
+      await untilActive(world);
       await world.patchSpec({ paused: true });
       const [first] = world.simulator.items();
       world.simulator.enqueue(world.environmentId, { sessionId: first?.sessionId ?? "" });
+      const { metadata } = await untilAsleep(world, 1);
       const patch = { metadata: { annotations: { [ANNOTATION_SLEEPS_UNTIL]: new Date().toISOString() } } };
       await world.kube.patch(PODS, { namespace: world.namespace, name: metadata.name ?? "" }, patch, { type: "merge" });
       await died;
@@ -492,7 +494,8 @@ export const SCENARIOS = {
   "drained-kept": {
     world: () => ({ ...KEPT, ...fate({ kind: "run" }), ...ofOperator() }),
     meanwhile: async (world) => {
-      await untilActive(world);
+      // The operator makes the item active before the program starts.
+      await world.until("the session starts", () => world.events("SessionStarted").length > 0, PATIENCE_MS);
       await world.deleteEnvironment();
     },
     ends: "served",
