@@ -19,7 +19,7 @@ const fields = z.strictObject({
   }),
   warm: z.int32().min(0).max(MAX_CONCURRENT).default(0).meta({
     description:
-      "Number of warm Pods to keep for sessions to come, at most maxConcurrent. They keep their requests. Set it to the number of sessions that start at once. 0: each session waits for its Pod. Surplus Pods are deleted after 5 minutes.",
+      "Number of warm Pods to keep for sessions to come, at most maxConcurrent. They keep their requests. Set it to the number of sessions that you expect to start at the same time. 0: each session waits for its Pod. Surplus Pods are deleted after 5 minutes.",
   }),
   maxSleeping: z.int32().min(0).max(MAX_CONCURRENT).optional().meta({
     description:
@@ -77,7 +77,7 @@ const fields = z.strictObject({
   ),
   onPodFailure: z.enum(["Stop", "Release"]).default("Stop").meta({
     description:
-      "What happens to a work item whose Pod died without stopping it. Stop: it is stopped, and its message gets no answer. Release: it returns to the queue and runs again, up to three times, then is stopped. Set Release if your program can start again in the middle of a session.",
+      "What happens to a work item whose Pod died without stopping it. Stop: it is stopped, and its message gets no answer. Release: it returns to the queue and runs again, up to three times, then is stopped. Set Release if your program can serve the same message again in a new Pod: commands may run twice, and only files on a volume are left.",
   }),
   disruption: z.enum(["Allow", "Protect"]).default("Allow").meta({
     description:
