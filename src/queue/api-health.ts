@@ -187,12 +187,17 @@ export class ApiHealth {
     this.#notifyOnChange();
   }
 
-  /** The key changed, or a person asked to retry the rejected one. */
+  /**
+   * The key changed, or a person asked to retry the rejected one. A rejected key stays so until the next answer, since
+   * another Environment may serve the queue meanwhile.
+   */
   keyChanged(): void {
     this.#keys += 1;
     this.#refusals.clear();
     this.#rejected = false;
-    this.#key = { reason: "KeyUnchecked", message: "the operator has not used the key yet" };
+    if (this.#key.reason !== "KeyRejected") {
+      this.#key = { reason: "KeyUnchecked", message: "the operator has not used the key yet" };
+    }
     this.#notifyOnChange();
   }
 

@@ -1,3 +1,5 @@
+import type { ConditionReason } from "../api/condition-reasons.ts";
+import type { ConditionType } from "../api/condition-types.ts";
 import { findCondition, type Verdict } from "../api/conditions.ts";
 import type { EnvironmentStatus } from "../api/environment.ts";
 
@@ -55,7 +57,7 @@ export function precedenceOf<T extends Member>(
     };
   }
   // Anyone who can write Environments can write finalizers and claims, but only an accepted key gets work items.
-  const before = others.find((each) => (wasAccepted(each) || isAccepted(each)) && mayHaveSessions(each));
+  const before = others.find((each) => wasAccepted(each) && mayHaveSessions(each));
   if (!before) return ALONE;
   const message = `Environment ${keyOf(before)} has the same environmentId and still has sessions, so Berth claims nothing new before they have ended`;
   return { isServed: true, mayClaim: false, verdict: { reason: "AwaitingSessions", message } };
@@ -67,13 +69,26 @@ function sharedText(served: Member): string {
   return `spec.environmentId: already served by Environment ${keyOf(served)}, which is older${paused}; delete one of the two, or create this one again with its own environmentId`;
 }
 
-/** After a restart or a change of the key, the key is unchecked for a moment. An earlier acceptance counts then. */
+/**
+ * The reasons of `Authenticated` with which an Environment may be served. After a restart or a change of the key, and
+ * while the Secret can't be read, nothing new is known of the key: an earlier acceptance counts then.
+ */
+const NOT_REJECTED: ReadonlySet<string | undefined> = new Set<ConditionReason>([
+  "KeyAccepted",
+  "KeyUnchecked",
+  "KeySecretUnreadable",
+]);
+
 function isAccepted(environment: Member): boolean {
-  const reason = findCondition(statusOf(environment)?.conditions, "Authenticated")?.reason;
-  return reason === "KeyAccepted" || (reason === "KeyUnchecked" && wasAccepted(environment));
+  const reasonOf = (type: ConditionType) => findCondition(statusOf(environment)?.conditions, type)?.reason;
+  const key = reasonOf("Authenticated");
+  // A new key may be of another workspace, where the environment doesn't exist.
+  if (key !== "KeyAccepted" && reasonOf("QueueReachable") === "EnvironmentNotFound") return false;
+  // The conditions of an invalid Environment are those from before.
+  return NOT_REJECTED.has(key) && wasAccepted(environment) && reasonOf("Ready") !== "InvalidSpec";
 }
 
-/** The Work API has answered with this key: it gave the queue's statistics, which the status keeps. */
+/** The Work API has given the queue's statistics for a key of the Environment; its status keeps them. */
 function wasAccepted(environment: Member): boolean {
   return statusOf(environment)?.queue !== undefined;
 }

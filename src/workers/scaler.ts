@@ -215,7 +215,8 @@ export class Scaler {
     const room = Math.max(0, maxReplicas - others);
     const replicas = Math.min(target, room);
     if (replicas > (own ? replicasOf(own) : 0) && this.#fleet.isAllowed) {
-      if (!(await this.#options.hold())) return;
+      // Another Environment of the queue may serve it since the orders were read.
+      if (!(await this.#options.hold()) || !this.#options.orders().mayGrow) return;
       if (own) await this.#fleet.scale(own, replicas);
       else await this.#fleet.create(replicas);
     }

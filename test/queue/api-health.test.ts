@@ -163,7 +163,7 @@ describe("the queue", () => {
 });
 
 describe("the key", () => {
-  test("stays rejected until the key changes", () => {
+  test("stays rejected until the answer to the next one", () => {
     answer("stats");
     fail("poll", "auth", "401");
     expect(health.keyRejected).toBe(true);
@@ -171,7 +171,9 @@ describe("the key", () => {
     expect(health.queue.reason).toBe("Reachable");
     health.keyChanged();
     expect(health.keyRejected).toBe(false);
-    expect(health.key.reason).toBe("KeyUnchecked");
+    expect(health.key).toEqual({ reason: "KeyRejected", message: "401" });
+    answer("stats");
+    expect(health.key.reason).toBe("KeyAccepted");
   });
 
   test("ignores a 401 for the old key after the key changed", () => {

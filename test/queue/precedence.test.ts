@@ -4,7 +4,9 @@ import { precedenceOf } from "../../src/queue/precedence.ts";
 
 interface Parts {
   readonly second?: number;
-  readonly key?: "KeyAccepted" | "KeyRejected" | "KeyUnchecked";
+  readonly key?: "KeyAccepted" | "KeyRejected" | "KeyUnchecked" | "KeySecretUnreadable" | "KeySecretMissing";
+  readonly queue?: "EnvironmentNotFound";
+  readonly ready?: "InvalidSpec";
   readonly isRead?: boolean;
   readonly isDeleting?: boolean;
   readonly paused?: boolean;
@@ -24,7 +26,11 @@ function environment(name: string, parts: Parts = {}): KubeObject {
     },
     spec: { paused },
     status: {
-      conditions: [{ type: "Authenticated", reason: key }],
+      conditions: [
+        { type: "Authenticated", reason: key },
+        { type: "QueueReachable", reason: parts.queue ?? "Reachable" },
+        { type: "Ready", reason: parts.ready ?? "Ready" },
+      ],
       ...(isRead ? { queue: { depth: 0, pending: 0 } } : {}),
     },
   } as unknown as KubeObject;
@@ -51,14 +57,21 @@ describe("of several Environments", () => {
     ["whose key is rejected", { key: "KeyRejected" }],
     ["whose key was accepted before and is rejected", { key: "KeyRejected", isRead: true }],
     ["whose key was never checked", { key: "KeyUnchecked" }],
+    ["whose key answers without the queue's statistics, as for a made-up claim", { isRead: false }],
+    ["whose new key is of another workspace", { key: "KeyUnchecked", isRead: true, queue: "EnvironmentNotFound" }],
+    ["whose Secret is gone", { key: "KeySecretMissing", isRead: true }],
+    ["that is invalid", { ready: "InvalidSpec" }],
     ["that is being deleted", { isDeleting: true }],
   ])("an older one %s is not", (_title, parts) => {
     expect(served(environment("a", parts), environment("b", { second: 1 }))).toEqual(["b"]);
   });
 
-  test("an older one stays served while its key is checked again, after a restart or with a new key", () => {
-    const older = environment("a", { key: "KeyUnchecked", isRead: true });
-    expect(served(older, environment("b", { second: 1 }))).toEqual(["a"]);
+  test.each<[string, Parts]>([
+    ["its key is checked again, after a restart or with a new key", { key: "KeyUnchecked", isRead: true }],
+    ["its Secret can't be read", { key: "KeySecretUnreadable", isRead: true }],
+    ["the platform doesn't find the environment", { queue: "EnvironmentNotFound" }],
+  ])("an older one stays served while %s", (_title, parts) => {
+    expect(served(environment("a", parts), environment("b", { second: 1 }))).toEqual(["a"]);
   });
 
   test("none is served before one key is accepted", () => {

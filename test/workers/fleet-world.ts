@@ -71,6 +71,8 @@ export class FleetWorld {
   walks = 0;
   environment: Environment;
   precedence: Precedence = { isServed: true, mayClaim: true, verdict: null };
+  /** Called while the finalizer is added. */
+  whileHeld: () => void = () => {};
   #queued = 0;
   #names = 0;
   #versions = 0;
@@ -211,7 +213,14 @@ export class FleetWorld {
         this.#own = own;
         return this.#sources(changed);
       },
-      hold: { mayBeHeld: false, hold: async () => true, release: async () => {} },
+      hold: {
+        mayBeHeld: false,
+        hold: async () => {
+          this.whileHeld();
+          return true;
+        },
+        release: async () => {},
+      },
       prober: async ({ ip }) => {
         await sleep(this.clock, 5 + this.#random() * 45);
         const worker = [...this.#workers.values()].find(({ pod }) => pod.status?.podIP === ip);

@@ -196,6 +196,20 @@ describe("if another Environment with the same environmentId is served", () => {
     await world.stop();
   });
 
+  test("none is created if it is served since the demand was read", async () => {
+    const world = new FleetWorld(seededRandom(5), { minReplicas: 1, maxReplicas: 2 });
+    world.whileHeld = () => world.sets(OUT);
+    world.start();
+    let most = 0;
+    for (let passed = 0; passed < MINUTE_MS; passed += SECOND_MS) {
+      await world.run(SECOND_MS);
+      most = Math.max(most, world.pods);
+    }
+    expect(world.precedence.mayClaim).toBe(false);
+    expect(most).toBe(0);
+    await world.stop();
+  });
+
   test("none is created before its sessions have ended", async () => {
     const world = new FleetWorld(seededRandom(5), { minReplicas: 1, maxReplicas: 2 });
     world.sets({ isServed: true, mayClaim: false });

@@ -772,8 +772,26 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "gives the queue to another Environment while a key is checked again",
         guard: "identity",
-        find: 'reason === "KeyAccepted" || (reason === "KeyUnchecked" && wasAccepted(environment))',
-        replace: 'reason === "KeyAccepted"',
+        find: "NOT_REJECTED.has(key) && ",
+        replace: 'key === "KeyAccepted" && ',
+      },
+      {
+        name: "takes any answer for an accepted key",
+        guard: "identity",
+        find: " && wasAccepted(environment) && ",
+        replace: " && ",
+      },
+      {
+        name: "lets a key of another workspace block the queue",
+        guard: "identity",
+        find: 'if (key !== "KeyAccepted" && reasonOf("QueueReachable") === "EnvironmentNotFound") return false;',
+        replace: "",
+      },
+      {
+        name: "lets an invalid Environment block the queue",
+        guard: "identity",
+        find: ' && reasonOf("Ready") !== "InvalidSpec"',
+        replace: "",
       },
       {
         name: "claims while another Environment of the queue has claims",
@@ -784,7 +802,7 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "lets an Environment without a valid key block the queue with a finalizer",
         guard: "identity",
-        find: "(wasAccepted(each) || isAccepted(each)) && mayHaveSessions(each)",
+        find: "wasAccepted(each) && mayHaveSessions(each)",
         replace: "mayHaveSessions(each)",
       },
     ],
