@@ -31,7 +31,6 @@ import { QueueWatch } from "../queue/queue-watch.ts";
 import { WaitingSessions } from "../queue/waiting-sessions.ts";
 import { DepartingPods } from "../sleep/departing-pods.ts";
 import { Removals } from "../sleep/removal.ts";
-import { hasPodFor } from "../sleep/session-pods.ts";
 import { SessionVolumes } from "../sleep/session-volumes.ts";
 import { SleepReport } from "../sleep/sleep-report.ts";
 import { SleepingPods } from "../sleep/sleeping-pods.ts";
@@ -316,7 +315,7 @@ export class SessionsRuntime {
   }
 
   runs(sessionId: string): boolean {
-    return hasPodFor(this.#context, this.#claims, sessionId);
+    return this.#gate.runs(sessionId);
   }
 
   /**
