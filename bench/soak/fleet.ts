@@ -88,16 +88,14 @@ export class Fleet {
   }
 
   async create(name: string, kind: Kind): Promise<Member> {
-    const { simulator, kube, namespace } = this.#world;
-    const { id } = simulator.createEnvironment();
-    this.#ids.push(id);
+    const { kube, namespace } = this.#world;
+    const queue = await this.#world.createQueue(keyOf(name));
+    this.#ids.push(queue.environmentId);
     this.#fates.set(name, kind);
-    await this.#world.createKey(simulator.environmentKey(id), keyOf(name));
-    const api = { baseUrl: simulator.url, keySecretRef: { name: keyOf(name) } };
-    const spec = this.#world.spec({ environmentId: id, api, ...kind.spec(this.#world) });
+    const spec = this.#world.spec({ ...queue, ...kind.spec(this.#world) });
     const metadata = { name, namespace };
     await kube.create(ENVIRONMENTS, { apiVersion: API_VERSION, kind: KIND, metadata, spec } as never);
-    const member = { name, kind, environmentId: id };
+    const member = { name, kind, environmentId: queue.environmentId };
     this.members.set(name, member);
     return member;
   }

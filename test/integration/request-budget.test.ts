@@ -17,13 +17,11 @@ describe.concurrent("a Work API that allows fewer requests than needed", () => {
       simulator: { limits: { readsPerMinute: 240 } },
       sessions: { warm: 2, maxConcurrent: 4 },
     });
-    const other = world.simulator.createEnvironment().id;
-    await world.createKey(world.simulator.environmentKey(other), "other-key");
+    const queue = await world.createQueue("other-key");
     await world.createEnvironment();
-    const api = { baseUrl: world.simulator.url, keySecretRef: { name: "other-key" } };
     await world.kube.create(ENVIRONMENTS, {
       metadata: { namespace: world.namespace, name: "other" },
-      spec: world.spec({ environmentId: other, api }),
+      spec: world.spec(queue),
     } as never);
     const operator = world.startOperator();
     const { workRequests, workBudgetRate } = operator.metrics;
@@ -41,9 +39,9 @@ describe.concurrent("a Work API that allows fewer requests than needed", () => {
 
     for (let item = 0; item < ITEMS; item += 1) {
       world.simulator.enqueue(world.environmentId);
-      world.simulator.enqueue(other);
+      world.simulator.enqueue(queue.environmentId);
     }
-    const items = () => [...world.simulator.items(world.environmentId), ...world.simulator.items(other)];
+    const items = () => [...world.simulator.items(world.environmentId), ...world.simulator.items(queue.environmentId)];
     await world.until(
       "all items are served and settled",
       () => items().every(({ state }) => state === "stopped") && world.claims.length === 0,

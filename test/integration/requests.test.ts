@@ -58,16 +58,14 @@ describe("the operator's requests to the API server", () => {
   test("for idle Environments without warm Pods: update Leases, and write and list nothing else", async () => {
     await using world = await startWorld(cluster, { sessions: { warm: 0 } });
     await world.createEnvironment();
-    const other = world.simulator.createEnvironment().id;
-    await world.createKey(world.simulator.environmentKey(other), "other-key");
-    const api = { baseUrl: world.simulator.url, keySecretRef: { name: "other-key" } };
+    const queue = await world.createQueue("other-key");
     await world.kube.create(ENVIRONMENTS, {
       metadata: { namespace: world.namespace, name: "other" },
-      spec: world.spec({ environmentId: other, api }),
+      spec: world.spec(queue),
     } as never);
     const operator = world.startOperator({ leaderElect: true });
     await world.untilCondition("Ready", "Ready");
-    const ids = [world.environmentId, other];
+    const ids = [world.environmentId, queue.environmentId];
     const isRead = () => ids.every((id) => statsOf(world, id) > 1);
     await world.until("both queues are read", isRead);
     // The status after the start is written with its next update, at most five seconds later.

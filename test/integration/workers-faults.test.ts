@@ -179,10 +179,7 @@ describe.concurrent("an operator that lacks a permission", () => {
     world.simulator.enqueue(world.environmentId);
     await world.untilServed(1);
     const metadata = { name: "batch", namespace: world.namespace };
-    const environmentId = world.simulator.createEnvironment().id;
-    await world.createKey(world.simulator.environmentKey(environmentId), "batch-key");
-    const api = { baseUrl: world.simulator.url, keySecretRef: { name: "batch-key" } };
-    const spec = { ...world.spec({ environmentId, api }), ...workersSpec(world) };
+    const spec = { ...world.spec(await world.createQueue("batch-key")), ...workersSpec(world) };
     await world.kube.create(ENVIRONMENTS, { metadata, spec } as never);
     const readyOf = async () => {
       const { status } = await world.kube.get(ENVIRONMENTS, metadata);

@@ -25,13 +25,11 @@ export class ManyEnvironments {
     const many = new ManyEnvironments(world);
     for (let i = 0; i < count; i += 1) {
       const name = `env-${i}`;
-      const { id } = world.simulator.createEnvironment();
-      await world.createKey(world.simulator.environmentKey(id), `key-${i}`);
-      const keySecretRef = { name: `key-${i}` };
-      const spec = world.spec({ environmentId: id, api: { baseUrl: world.simulator.url, keySecretRef, ...api } });
+      const queue = await world.createQueue(`key-${i}`);
+      const spec = world.spec({ ...queue, api: { ...queue.api, ...api } });
       const metadata = { name, namespace: world.namespace };
       await world.kube.create(ENVIRONMENTS, { apiVersion: API_VERSION, kind: KIND, metadata, spec } as never);
-      many.ids.set(name, id);
+      many.ids.set(name, queue.environmentId);
     }
     return many;
   }

@@ -286,6 +286,13 @@ export class World implements AsyncDisposable {
     await this.kube.create(SECRETS, { metadata, stringData: { "environment-key": key } });
   }
 
+  /** Creates another queue and a Secret with its key. Returns what the spec of an Environment needs to serve it. */
+  async createQueue(secret: string) {
+    const { id: environmentId } = this.simulator.createEnvironment();
+    await this.createKey(this.simulator.environmentKey(environmentId), secret);
+    return { environmentId, api: { baseUrl: this.simulator.url, keySecretRef: { name: secret } } };
+  }
+
   /** The flags of an operator that serves only this world. */
   flags(): string[] {
     return [

@@ -17,7 +17,10 @@ export function environmentWith(
   name: string,
   mode: Mode,
   template: Json,
-  queue = { environmentId: world.environmentId, key: "key" },
+  queue: Json = {
+    environmentId: world.environmentId,
+    api: { baseUrl: world.simulator.url, keySecretRef: { name: "key" } },
+  },
 ): KubeObject {
   const spec = { nodeSelector: NOWHERE, ...(template["spec"] as Json) };
   const counts = mode === "sessions" ? { maxConcurrent: 1, warm: 1 } : { maxReplicas: 1, minReplicas: 1 };
@@ -26,8 +29,7 @@ export function environmentWith(
     kind: KIND,
     metadata: { name, namespace: world.namespace },
     spec: {
-      environmentId: queue.environmentId,
-      api: { baseUrl: world.simulator.url, keySecretRef: { name: queue.key } },
+      ...queue,
       network: { policy: "None" },
       [mode]: { ...counts, template: { ...template, spec } },
     },
@@ -36,9 +38,7 @@ export function environmentWith(
 
 /** Creates an Environment with this template and its own queue. */
 export async function createWith(world: World, name: string, mode: Mode, template: Json): Promise<void> {
-  const { id: environmentId } = world.simulator.createEnvironment();
-  await world.createKey(world.simulator.environmentKey(environmentId), `key-${name}`);
-  const queue = { environmentId, key: `key-${name}` };
+  const queue = await world.createQueue(`key-${name}`);
   await world.kube.create(ENVIRONMENTS, environmentWith(world, name, mode, template, queue) as never);
 }
 
