@@ -265,7 +265,7 @@ export class Controller {
       nodeOutlook: (pod) => nodeOutlook(this.#nodes.get(pod.spec.nodeName), pod),
       workers: (of) => this.#workers.of(of),
       lag: (namespace) => this.#lag.of(namespace),
-      ofQueue: ({ spec }) => this.#ofQueue(queueOf(spec)),
+      ofQueue: ({ spec }) => ({ environments: this.#ofQueue(queueOf(spec)), unlisted: this.#unlisted }),
       streamBudgets: this.#streamBudgets,
       again: (key, afterMs) => this.#queue.addAfter(key, afterMs),
     };
@@ -362,6 +362,13 @@ export class Controller {
 
   #nodeChanged(node: string): void {
     for (const informer of this.#pods) for (const pod of informer.byIndex(INDEX_NODE, node)) this.#podChanged(pod);
+  }
+
+  /** The configured namespaces whose Environments could not be listed yet. */
+  get #unlisted(): readonly string[] {
+    return this.#caches.flatMap(({ namespace, environments }) =>
+      namespace === undefined || environments.hasSynced ? [] : [namespace],
+    );
   }
 
   #ofQueue(queue = ""): KubeObject[] {

@@ -16,6 +16,13 @@ interface Member {
   readonly status?: unknown;
 }
 
+/** The Environments of one queue, as far as the operator can see them. */
+export interface QueueMembers<T> {
+  readonly environments: readonly T[];
+  /** Namespaces whose Environments this process could not list yet, so there may be more of the queue. */
+  readonly unlisted: readonly string[];
+}
+
 /** What an Environment may do beside others with the same queue. */
 export interface Precedence {
   /** Whether it is the Environment that serves the queue. The others only get their key checked. */
@@ -32,17 +39,24 @@ const ALONE: Precedence = { isServed: true, mayClaim: true, verdict: null };
  * Decides which Environment of a queue is served: of those whose key the Work API accepts, the oldest. So an
  * Environment that names another one's environmentId without a valid key blocks nothing.
  * @param uid the Environment that asks
- * @param queue all Environments of its queue, as cached
+ * @param queue its queue, itself included, as cached
  * @param mayHaveSessions whether an Environment has claims, as its finalizer says, or its loops
+ * @param readyBefore the reason of `Ready` that this process found first. One that waited for another Environment then goes on
+ * waiting while that one may be in a namespace that is not listed yet.
  */
 export function precedenceOf<T extends Member>(
   uid: string,
-  queue: readonly T[],
+  { environments, unlisted }: QueueMembers<T>,
   mayHaveSessions: (environment: T) => boolean,
+  readyBefore?: string,
 ): Precedence {
-  const others = queue.filter(({ metadata }) => metadata.uid !== uid);
+  if (unlisted.length > 0 && (readyBefore === "EnvironmentIdShared" || readyBefore === "AwaitingSessions")) {
+    const message = `another Environment had the same environmentId when it was last seen, and Berth cannot list the Environments of ${unlisted.join(", ")} now; let Berth list them, or remove the namespace from the operator's namespaces`;
+    return { isServed: false, mayClaim: false, verdict: { reason: readyBefore, message } };
+  }
+  const others = environments.filter(({ metadata }) => metadata.uid !== uid);
   if (others.length === 0) return ALONE;
-  const served = queue
+  const served = environments
     .filter((each) => each.metadata.deletionTimestamp === undefined && isAccepted(each))
     .toSorted(byAge)[0];
   if (!served) {

@@ -230,8 +230,9 @@ export class EnvironmentReconciler {
     return this.#options.lag(environment.metadata.namespace);
   }
 
-  #precedenceOf({ uid, environment }: EnvironmentState): Precedence {
-    return precedenceOf(uid, this.#options.ofQueue(environment), (other) => this.#mayHaveSessions(other));
+  #precedenceOf({ uid, environment, readyBefore }: EnvironmentState): Precedence {
+    const mayHaveSessions = (other: KubeObject) => this.#mayHaveSessions(other);
+    return precedenceOf(uid, this.#options.ofQueue(environment), mayHaveSessions, readyBefore);
   }
 
   /** The cache may not show a finalizer yet that this process has set. */

@@ -18,7 +18,7 @@ export interface EnvironmentRuntime {
   /** True from a 401 or 403 until `keyChanged` is called or `retryKey` tries the key again. */
   readonly keyRejected: boolean;
   /**
-   * Whether all Pods of its claims have ended, and the claims can't be settled because the key is rejected. Their items
+   * Whether all Pods of its claims have ended, and the claims can't be settled without a key that is accepted. Their items
    * return to the queue when their leases lapse.
    */
   readonly isStranded: boolean;

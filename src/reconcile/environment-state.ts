@@ -1,4 +1,5 @@
 import { eventType } from "../api/condition-reasons.ts";
+import { findCondition } from "../api/conditions.ts";
 import type { Environment } from "../api/environment.ts";
 import { ANNOTATION_RELEASES, API_VERSION, KIND } from "../api/names.ts";
 import { END_REASON_LIST } from "../api/reasons.ts";
@@ -33,6 +34,8 @@ import { TemplateChecker } from "./template-check.ts";
 /** What the reconciler keeps of one Environment between reconciles: caches that it can fill again, and the loops. */
 export interface EnvironmentState {
   readonly uid: string;
+  /** The reason of `Ready` that this process found when it first saw the Environment. */
+  readonly readyBefore: string | undefined;
   readonly pods: PodCache;
   readonly points: Points<ReconcilePoint | SessionPoint>;
   readonly hinted: HintedQueue | undefined;
@@ -131,6 +134,7 @@ export function newEnvironmentState(
   const finalizer = new EnvironmentFinalizer(context);
   const state: EnvironmentState = {
     uid,
+    readyBefore: findCondition(environment.status?.conditions, "Ready")?.reason,
     pods: context.pods,
     points,
     hinted,

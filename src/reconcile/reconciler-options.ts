@@ -13,6 +13,7 @@ import type { PodCache } from "../pods/pod-state.ts";
 import type { PodPolicy } from "../policy/pod-policy.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import type { Hints } from "../queue/hints.ts";
+import type { QueueMembers } from "../queue/precedence.ts";
 import type { WorkApiClient } from "../work/client.ts";
 import type { WorkersCaches } from "../workers/context.ts";
 import type { EnvironmentObserver } from "./environment-runtime.ts";
@@ -54,8 +55,8 @@ export interface ReconcilerOptions {
   readonly workers: (of: { readonly namespace: string; readonly name: string }) => WorkersCaches;
   /** Why the caches of a namespace lag; null if they don't. */
   readonly lag: (namespace: string) => string | null;
-  /** All Environments of this one's queue, itself included. This process serves all of them. */
-  readonly ofQueue: (environment: Environment) => readonly KubeObject[];
+  /** This Environment's queue. This process serves all Environments of it. */
+  readonly ofQueue: (environment: Environment) => QueueMembers<KubeObject>;
   /** Bounds the connections that all Environments keep open to waiting Pods. */
   readonly streamBudgets: SessionContext["streamBudgets"];
   /** What webhooks report; undefined: none are received. */

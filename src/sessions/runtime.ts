@@ -289,7 +289,9 @@ export class SessionsRuntime {
 
   get isStranded(): boolean {
     const hasEnded = ({ record: { claiming }, observed: { end } }: Claim) => !claiming && end !== null;
-    return this.#recovered && this.keyRejected && [...this.#claims].every(hasEnded);
+    // A retry of a rejected key changes nothing before its answer.
+    const canSettle = this.#gate.mayAsk && this.#holds.health.key.reason !== "KeyRejected";
+    return this.#recovered && !canSettle && [...this.#claims].every(hasEnded);
   }
 
   /** Tries a rejected key again if its retry is due. */

@@ -36,7 +36,8 @@ function environment(name: string, parts: Parts = {}): KubeObject {
   } as unknown as KubeObject;
 }
 
-const of = (uid: string, ...queue: KubeObject[]) => precedenceOf(uid, queue, () => false);
+const of = (uid: string, ...queue: KubeObject[]) =>
+  precedenceOf(uid, { environments: queue, unlisted: [] }, () => false);
 /** The Environments that are served; at most one. */
 const served = (...queue: KubeObject[]) =>
   queue.filter(({ metadata: { uid = "" } }) => of(uid, ...queue).isServed).map(({ metadata }) => metadata.name);
@@ -91,12 +92,31 @@ describe("of several Environments", () => {
   });
 });
 
+describe("while a namespace can't be listed", () => {
+  const waited = (before: string, ...unlisted: string[]) =>
+    precedenceOf("a", { environments: [environment("a")], unlisted }, () => false, before);
+
+  test.each(["EnvironmentIdShared", "AwaitingSessions"])("%s stays, and its message names the namespace", (before) => {
+    const message = expect.stringContaining("cannot list the Environments of agents-2 now; let Berth");
+    expect(waited(before, "agents-2")).toEqual({
+      isServed: false,
+      mayClaim: false,
+      verdict: { reason: before, message },
+    });
+    expect(waited(before)).toMatchObject({ mayClaim: true });
+  });
+
+  test("an Environment that waited for no other one is served", () => {
+    expect(waited("Ready", "agents-2")).toMatchObject({ mayClaim: true });
+  });
+});
+
 describe("the served Environment", () => {
   /** What `b` may do while `a`, with these parts, has claims. */
   const beside = (parts: Parts) =>
     precedenceOf(
       "b",
-      [environment("a", parts), environment("b", { second: 1 })],
+      { environments: [environment("a", parts), environment("b", { second: 1 })], unlisted: [] },
       ({ metadata }) => metadata.uid === "a",
     );
 

@@ -106,7 +106,7 @@ function startTerm(clock: VirtualClock, environment: KubeObject, told: string[])
       problem: () => null,
     }),
     lag: () => null,
-    ofQueue: () => [],
+    ofQueue: () => ({ environments: [], unlisted: [] }),
     streamBudgets: new StreamBudgets(),
     again: (_key, afterMs) => again.push(clock.monotonic() + afterMs),
   });

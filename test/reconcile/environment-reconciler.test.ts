@@ -71,7 +71,7 @@ function start(find: () => KubeObject | undefined, pods: readonly Pod[] = []) {
     nodeOutlook: () => "stays",
     workers: () => ({ pods: none, deployments: none, synced: Promise.resolve(), problem: () => null }),
     lag: () => null,
-    ofQueue: () => [],
+    ofQueue: () => ({ environments: [], unlisted: [] }),
     streamBudgets: new StreamBudgets(),
     again: (_key, afterMs) => again.push(afterMs),
   });

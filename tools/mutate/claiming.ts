@@ -805,6 +805,12 @@ export const CLAIMING: readonly FileMutations[] = [
         find: "wasAccepted(each) && mayHaveSessions(each)",
         replace: "mayHaveSessions(each)",
       },
+      {
+        name: "forgets another Environment of the queue whose namespace can't be listed",
+        guard: "sessionTurn",
+        find: "if (unlisted.length > 0 && ",
+        replace: "if (unlisted.length < 0 && ",
+      },
     ],
   },
   {
@@ -821,6 +827,24 @@ export const CLAIMING: readonly FileMutations[] = [
         name: "waits forever for claims of a rejected key",
         guard: "bound",
         find: " && !known.runtime.isStranded;",
+        replace: ";",
+      },
+    ],
+  },
+  {
+    file: "src/sessions/runtime.ts",
+    tests: ["test/sessions/loops/shared-environment-id.test.ts"],
+    mutations: [
+      {
+        name: "waits forever for claims without a key",
+        guard: "bound",
+        find: "this.#gate.mayAsk && this.#holds",
+        replace: "this.#holds",
+      },
+      {
+        name: "takes the queue from sessions that run, once their key is rejected",
+        guard: "sessionTurn",
+        find: " && [...this.#claims].every(hasEnded);",
         replace: ";",
       },
     ],

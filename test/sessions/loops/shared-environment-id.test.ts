@@ -3,6 +3,7 @@ import { FINALIZER, LABEL_ENVIRONMENT } from "../../../src/api/names.ts";
 import { shardOf } from "../../../src/election/shard-plan.ts";
 import { SECRETS } from "../../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
+import { refusal } from "./api-server.ts";
 import { LoopWorld, type LoopWorldOptions, NAME, NAMESPACE } from "./loop-world.ts";
 import { TEMPLATE } from "./sleepy-world.ts";
 import { BASE_URL } from "./work-api.ts";
@@ -142,11 +143,15 @@ describe("if the key of the served Environment is rejected", () => {
     holdsTrue(world);
   });
 
-  test("the other one takes over, and the older one waits for its sessions when its key is accepted again", async () => {
+  test.each([
+    ["wrong", WRONG_KEY],
+    ["missing", ""],
+  ])("or %s, the other one takes over, and the older one waits for its sessions afterwards", async (_title, key) => {
     const world = sharedWorld({ of: ELSEWHERE, servesMs: MINUTE });
     world.startOperator();
-    await world.until("the older one is ready", () => reasonOf(world, NAME) === "Ready");
-    setKey(world, WRONG_KEY);
+    const before = world.enqueue();
+    await world.until("the older one serves", () => world.item(before).state === "active");
+    setKey(world, key);
     await world.until("the other one serves", () => reasonOf(world, OTHER, ELSEWHERE) === "Ready");
     const first = world.enqueue();
     await world.until("its session runs", () => world.item(first).state === "active");
@@ -190,6 +195,30 @@ test("a restart of the operator doesn't give the queue to a younger Environment"
     expect(ids.map((id) => serverOf(world, id))).toEqual([NAME, NAME]);
     holdsTrue(world);
   }
+});
+
+test("a restart doesn't either while the older one's namespace can't be listed", async () => {
+  const world = sharedWorld({ of: ELSEWHERE });
+  const first = world.startOperator();
+  await world.until("the younger one is out", () => reasonOf(world, OTHER, ELSEWHERE) === "EnvironmentIdShared");
+  first.kill();
+  const { kube } = world.startOperator();
+  kube.intercept.push(({ verb, plural, namespace }) => {
+    if (verb === "list" && plural === "environments" && namespace === NAMESPACE)
+      throw refusal(500, "InternalError", "not now");
+  });
+  const id = world.enqueue();
+  const message = () => conditionOf(world, "Stalled", OTHER, ELSEWHERE)?.message;
+  await world.until(
+    "the status says so",
+    () => message()?.includes(`cannot list the Environments of ${NAMESPACE}`) === true,
+  );
+  await world.pass(MINUTE);
+  expect(isAcked(world, id)).toBe(false);
+  kube.intercept.splice(0);
+  await world.until("the item is served", () => world.item(id).state === "stopped", 5 * MINUTE);
+  expect(serverOf(world, id)).toBe(NAME);
+  holdsTrue(world);
 });
 
 test("the pause of the older one pauses the queue, and the other one says so", async () => {
