@@ -41,8 +41,8 @@ const ALONE: Precedence = { isServed: true, mayClaim: true, verdict: null };
  * @param uid the Environment that asks
  * @param queue its queue, itself included, as cached
  * @param mayHaveSessions whether an Environment has claims, as its finalizer says, or its loops
- * @param readyBefore the reason of `Ready` that this process found first. One that waited for another Environment then goes on
- * waiting while that one may be in a namespace that is not listed yet.
+ * @param readyBefore the reason of `Ready` that this process found first. One that waited for another Environment goes
+ * on waiting while that one may be in a namespace that is not listed yet.
  */
 export function precedenceOf<T extends Member>(
   uid: string,

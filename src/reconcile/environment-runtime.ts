@@ -18,8 +18,8 @@ export interface EnvironmentRuntime {
   /** True from a 401 or 403 until `keyChanged` is called or `retryKey` tries the key again. */
   readonly keyRejected: boolean;
   /**
-   * Whether all Pods of its claims have ended, and the claims can't be settled without a key that is accepted. Their items
-   * return to the queue when their leases lapse.
+   * Whether all Pods of its claims have ended, and the claims can't be settled without a key that is accepted. Their
+   * items return to the queue when their leases lapse.
    */
   readonly isStranded: boolean;
   /** Tries a key again that was rejected long ago. Does nothing if it is too early. */
