@@ -9,7 +9,8 @@ ARG BASE_IMAGE=node:24-slim
 
 FROM ${BASE_IMAGE} AS build
 WORKDIR /build
-RUN npm install --ignore-scripts --no-audit --no-fund @anthropic-ai/sdk@1.15.0 rolldown@1.3.3
+COPY worker/package.json worker/package-lock.json ./
+RUN npm ci --ignore-scripts --no-audit --no-fund
 ARG PROGRAM=worker.mjs
 COPY worker/${PROGRAM} main.mjs
 # Node loads one file in half the time that it needs for the SDK's hundreds of files. A package with native parts can't be

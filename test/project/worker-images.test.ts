@@ -45,13 +45,22 @@ describe.each(files)("examples/images/$name", ({ name, text }) => {
   });
 });
 
-test("images have the tested versions of the SDKs and of the bundler", async () => {
-  const manifest = JSON.parse(await readFile(join(ROOT, "package.json"), "utf8")) as {
-    devDependencies: Readonly<Record<string, string>>;
-  };
-  const versions = ["@anthropic-ai/sdk", "rolldown"].map((name) => `${name}@${manifest.devDependencies[name]}`);
-  expect(await read("images/typescript.Dockerfile")).toContain(` ${versions.join(" ")}\n`);
+test("images have the tested versions of the SDKs, of the bundler, and of all packages that those use", async () => {
+  const [tested, inImage] = await Promise.all([lockOf(ROOT), lockOf(join(EXAMPLES, "worker"))]);
+  const { "": manifest, ...packages } = inImage;
+  expect(Object.keys(manifest?.dependencies ?? {})).toEqual(["@anthropic-ai/sdk", "rolldown"]);
+  const integrityIn = (lock: Lock) => Object.keys(packages).map((path) => [path, lock[path]?.integrity]);
+  expect(integrityIn(inImage)).toEqual(integrityIn(tested));
   expect(await read("worker-go/go.mod")).toMatch(
     /^require github\.com\/anthropics\/anthropic-sdk-go\/v2 v2\.\d+\.\d+$/m,
   );
 });
+
+/** What a package-lock.json says of each package, by its path. */
+type Lock = Readonly<
+  Record<string, { readonly integrity?: string; readonly dependencies?: Readonly<Record<string, string>> }>
+>;
+
+async function lockOf(folder: string): Promise<Lock> {
+  return (JSON.parse(await readFile(join(folder, "package-lock.json"), "utf8")) as { packages: Lock }).packages;
+}
