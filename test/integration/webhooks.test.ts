@@ -34,8 +34,11 @@ async function startHinted(
         pollIdleGapMs: NEVER_MS,
         statsIdleMs: NEVER_MS,
         statsPolledMs: NEVER_MS,
-        // A busy machine is not a replica that doesn't answer.
+        // A busy machine is not a replica that doesn't answer, and takes longer than a scaled window to claim an item. An item
+        // that was claimed too late would only be found by another poll.
         passTimeoutMs: NEVER_MS,
+        othersReclaimMs: DEFAULT_TIMING.othersReclaimMs,
+        ownReclaimMs: DEFAULT_TIMING.ownReclaimMs,
       },
       onListening: ({ webhook }) => listening.resolve(webhook ?? ""),
     },
