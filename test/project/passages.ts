@@ -16,7 +16,7 @@ export function passagesOf(path: string, text: string): Passage[] {
   const plain = withoutCode(text);
   if (path.endsWith(".txt")) return ofLines(plain);
   if (path.endsWith(".py")) return [...ofComments(plain), ...ofDocstrings(plain)].flatMap(partsOf);
-  if (path.endsWith(".go")) return ofComments(plain.replaceAll(/^(\s*)\/\//gm, "$1#")).flatMap(partsOf);
+  if (/\.(go|c)$/.test(path)) return ofComments(plain.replaceAll(/^(\s*)\/\//gm, "$1#")).flatMap(partsOf);
   return [...ofComments(plain), ...ofFields(plain), ...ofHelmStrings(text)].flatMap(partsOf);
 }
 

@@ -33,6 +33,7 @@ const files = [
   ...(await filesBelow("charts/berth", /\.(ya?ml|tpl|txt)$|dashboards\/.*\.json$/)),
   ...(await filesBelow("examples", /\.(ya?ml|mjs|py|go|Dockerfile)$/)),
   ...(await filesBelow("demo", /\.ya?ml$/)),
+  ...(await filesBelow("init", /\.(c|md)$/)),
 ].filter((path) => !path.endsWith("/crds.yaml") && !LIST.test(path));
 
 const anyCase = (words: typeof WORDS) => words.map(({ avoid, write }) => ({ avoid: new RegExp(avoid, "i"), write }));

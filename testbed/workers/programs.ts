@@ -66,15 +66,19 @@ export interface PythonPackages {
   readonly packages: string;
 }
 
-/** Installs what the Python workers import, for this machine's Python. Needs pip. */
-export async function installPythonPackages(env: NodeJS.ProcessEnv = process.env): Promise<PythonPackages> {
-  const requirements = join(EXAMPLES, "worker", "requirements.txt");
+/**
+ * Installs the packages of a requirements.txt, by default those that the Python workers import, for this machine's
+ * Python. Needs pip.
+ */
+export async function installPythonPackages(
+  requirements = join(EXAMPLES, "worker", "requirements.txt"),
+): Promise<PythonPackages> {
   // A version manager's `python3` starts the interpreter late.
   const facts = "import sys, sysconfig; print(sys.executable, sysconfig.get_platform(), sys.version, sep='\\n')";
   const found = await runPython("python3", ["-c", facts]);
   const [python = ""] = found.split("\n");
   const key = keyOf(found, await readFile(requirements, "utf8"));
-  const packages = join(workersRoot(env), `python-${key}`);
+  const packages = join(workersRoot(process.env), `python-${key}`);
   await withLock(`${packages}.lock`, async () => {
     if (await stat(packages).catch(() => undefined)) return;
     const half = `${packages}.installing-${randomBytes(4).toString("hex")}`;
@@ -101,7 +105,7 @@ async function runPython(python: string, args: readonly string[]): Promise<strin
   } catch (error) {
     const { message } = error as Error;
     throw new MissingToolError(
-      `The Python workers need Python 3.11 or later with pip (Debian: python3-pip) and an index. ${message}`,
+      `Python's packages need Python 3.11 or later with pip (Debian: python3-pip) and an index. ${message}`,
     );
   }
 }
