@@ -3,7 +3,7 @@ import { seededRandom } from "../../../simulator/ids.ts";
 import { DEFAULT_TIMING } from "../../../src/core/timing.ts";
 import { PERSISTENT_VOLUME_CLAIMS, PODS, type Pod } from "../../../src/kube/resource.ts";
 import { readPodState } from "../../../src/pods/pod-state.ts";
-import { hasTurns, newestTurn } from "../../../src/pods/turns.ts";
+import { hasTurns, keeperStatus, newestTurn } from "../../../src/pods/turns.ts";
 import { usesVolume } from "../../../src/pods/workspace-pods.ts";
 import { checkTrace, type Tally } from "../../faults/traces/check-trace.ts";
 import { TraceRecorder } from "../../faults/traces/trace.ts";
@@ -120,8 +120,9 @@ class TracedHistory {
       if (plural !== PODS.plural) return;
       const pod = object as Pod;
       const of = { environment, pod: pod.metadata.name ?? "" };
-      // In the model, a Pod with turns lives on after they have ended.
-      if (hasTurns(pod) && !usesVolume(pod)) this.recorder.allowFor(of, "fault.delete-pod");
+      // In the model, a Pod with turns lives on after they have ended. The kubelet may show its keeper's end before its phase.
+      const hasEnded = !usesVolume(pod) || keeperStatus(pod)?.state?.terminated !== undefined;
+      if (hasTurns(pod) && hasEnded) this.recorder.allowFor(of, "fault.delete-pod");
       for (let turn = 1; turn <= Math.max(1, newestTurn(pod)); turn += 1) {
         const isOver = type === "DELETED" || readPodState(pod, turn).is === "ended";
         if (isOver) this.recorder.over(environment, of.pod, turn);
