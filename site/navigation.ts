@@ -68,7 +68,13 @@ export const USERS: Groups = {
 
 /** What only people who change Berth need. */
 export const MAINTAINERS: Groups = {
-  Contribute: ["CONTRIBUTING.md", "docs/architecture.md", ["docs/decisions", "Decisions"], "docs/releasing.md"],
+  Contribute: [
+    "CONTRIBUTING.md",
+    "docs/architecture.md",
+    ["init/README.md", "First process"],
+    ["docs/decisions", "Decisions"],
+    "docs/releasing.md",
+  ],
   Test: [
     "docs/test-helpers.md",
     "docs/model.md",

@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 export const ROOT = fileURLToPath(new URL("..", import.meta.url));
 
 /** Pages outside docs that describe a folder. */
-const FOLDER_PAGES = ["charts/berth/README.md", "examples/README.md"];
+export const FOLDER_PAGES = ["charts/berth/README.md", "examples/README.md", "init/README.md"];
 
 /** The first page of the site, which is written for it alone. */
 export const LANDING = "site/landing.md";

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterEach, describe, expect, test } from "vitest";
 import { type Entry, sidebars } from "../../site/navigation.ts";
-import { addressOf, pagesOf, replaceLinks } from "../../site/pages.ts";
+import { addressOf, FOLDER_PAGES, linksIn, pagesOf, ROOT, replaceLinks } from "../../site/pages.ts";
 import { stage } from "../../site/stage.ts";
 
 const folders: string[] = [];
@@ -15,7 +15,7 @@ afterEach(async () => {
 async function repository(files: Readonly<Record<string, string>>): Promise<string> {
   const root = await mkdtemp(join(tmpdir(), "berth-site-"));
   folders.push(root);
-  const all = { "charts/berth/README.md": "# Chart\n", "examples/README.md": "# Examples\n", ...files };
+  const all = { ...Object.fromEntries(FOLDER_PAGES.map((page) => [page, "# Folder\n"])), ...files };
   for (const [path, text] of Object.entries(all)) {
     await mkdir(dirname(join(root, path)), { recursive: true });
     await writeFile(join(root, path), text);
@@ -58,7 +58,7 @@ describe("the sidebars of the site", () => {
       "docs/code.md": "# Code\n",
     });
     const users = {
-      Start: [["README.md", "Overview"] as const, "charts/berth/README.md", "examples/README.md"],
+      Start: [["README.md", "Overview"] as const, ...FOLDER_PAGES],
       Use: ["docs/speed.md", ["docs/records", "Records"] as const],
     };
     const all = await sidebars(await pagesOf(root), users, { Contribute: ["docs/code.md"] }, root);
@@ -76,7 +76,7 @@ describe("the sidebars of the site", () => {
 
   test("fail for a page without a place, and report the fix", async () => {
     const root = await repository({ "docs/two.md": "# Two\n" });
-    const users = { Start: ["charts/berth/README.md", "examples/README.md"] };
+    const users = { Start: FOLDER_PAGES };
     await expect(sidebars(await pagesOf(root), users, {}, root)).rejects.toThrow(
       "site/navigation.ts has no place for docs/two.md: add it to a group",
     );
@@ -84,6 +84,16 @@ describe("the sidebars of the site", () => {
 });
 
 describe("pages of the site", () => {
+  test("link to no page that the site lacks", async () => {
+    const pages = await pagesOf();
+    const lacking = pages.map(async (page) =>
+      linksIn(page, await readFile(join(ROOT, page), "utf8"))
+        .filter(({ path }) => path.endsWith(".md") && !pages.includes(path))
+        .map(({ path }) => `${page}: ${path}`),
+    );
+    expect((await Promise.all(lacking)).flat()).toEqual([]);
+  });
+
   test.each([
     ["a page", "see [x](../README.md#a)", "see [x](README.md#a)"],
     ["text in backquotes", "[`x`](x.mjs)", "[`x`](docs/x.mjs)"],
@@ -133,7 +143,7 @@ describe("pages of the site", () => {
     expect(await staged("docs/b/index.md")).toContain("# B\n\n- [C](./c.md)");
     expect(await staged("docs/p.svg")).toBe("<svg/>");
     expect(await staged("site/landing.md")).toBe("[a](./docs/a.md) ![p](../docs/p.svg)\n");
-    expect((await readdir(into)).sort()).toEqual(["README.md", "charts", "docs", "examples", "public", "site"]);
+    expect((await readdir(into)).sort()).toEqual(["README.md", "charts", "docs", "examples", "init", "public", "site"]);
   });
 
   test("fail the build for a link to a missing file", async () => {
