@@ -2,7 +2,7 @@
 // input, runs the container's program as its child, once for each item of the session, and reports on standard error.
 // Everything that the program prints goes to standard output. README.md is the protocol.
 //
-//   berth-init [--once] [--message FILE] -- COMMAND [ARGUMENT...]
+//   berth-init [--once] [--preload] [--message FILE] -- COMMAND [ARGUMENT...]
 
 #define _GNU_SOURCE
 #include <errno.h>
@@ -24,7 +24,7 @@
 #include <unistd.h>
 
 enum {
-  LINE_MAX_BYTES = 4096, // of a line or a report, with its line breaks: what a pipe takes as a whole
+  LINE_MAX_BYTES = 4096, // of a line, a report or an item, with its line breaks: what an empty pipe takes as a whole
   NAME_MAX_BYTES = 64,   // of a nonce, boot or claim, with its end
   WORDS_MAX_BYTES = 1024, // of a program's last words, before they are encoded
   CLEANUP_MS = 5000,     // for the processes of a program to be gone after SIGKILL
@@ -32,7 +32,7 @@ enum {
 };
 
 // What berth-init exits with when no program decides it.
-enum { EXIT_STDIN_CLOSED = 75, EXIT_MISUSE = 125, EXIT_NOT_FIRST = 126, EXIT_TERMINATED = 128 + SIGTERM };
+enum { EXIT_UNREADY = 1, EXIT_STDIN_CLOSED = 75, EXIT_MISUSE = 125, EXIT_NOT_FIRST = 126, EXIT_TERMINATED = 128 + SIGTERM };
 
 static enum { WAITING, RUNNING, ENDED } phase = WAITING;
 static char boot[2 * 16 + 1];
@@ -40,7 +40,7 @@ static char claim[NAME_MAX_BYTES] = "-";
 static int64_t last_number = 0;
 static char how_ended[3 * WORDS_MAX_BYTES + 128];
 
-static pid_t program = 0;
+static pid_t program = 0; // with --preload, also the one that waits for its item
 static const char *asked; // which request made the program end, or "-"
 static int64_t ooms_before;
 static int64_t deadline_ms = 0; // of the program or, without one, of the container; 0: none
@@ -48,8 +48,12 @@ static int64_t grace_ms;
 static int exit_code = -1; // what to exit with once no program runs; -1: stay
 
 static bool once = false;
+static bool preload = false;
 static const char *message_path = NULL;
 static char **command;
+
+static char item[6 * LINE_MAX_BYTES]; // as JSON, in which a byte takes at most six
+static int item_fd = -1; // the standard input of the program that waits for its item; -1: none does
 
 static int report_fd = STDERR_FILENO;
 static int output_fd = -1; // standard output, opened again so that a write never waits; -1: that isn't possible
@@ -176,16 +180,46 @@ static bool decode(char *text) {
   return true;
 }
 
+// Writes variables as one line of JSON. Returns false if it may be too long for a pipe. Bytes above 127 stay as they are.
+static bool write_item(char *variables[]) {
+  char *to = stpcpy(item, "{");
+  for (size_t i = 0; variables[i]; i++) {
+    const char *equals = strchr(variables[i], '=');
+    to = stpcpy(to, i == 0 ? "\"" : ",\"");
+    for (const char *from = variables[i]; *from; from++) {
+      unsigned char byte = (unsigned char)*from;
+      if (from == equals) to = stpcpy(to, "\":\"");
+      else if (byte < ' ') to += sprintf(to, "\\u%04x", byte);
+      else {
+        if (byte == '"' || byte == '\\') *to++ = '\\';
+        *to++ = *from;
+      }
+    }
+    to = stpcpy(to, "\"");
+  }
+  to = stpcpy(to, "}\n");
+  return to - item <= LINE_MAX_BYTES;
+}
+
+// Gives the item to the program that waits for it. Never waits. Returns false if the program can't read it.
+static bool give_item(void) {
+  size_t length = strlen(item);
+  bool is_given = write(item_fd, item, length) == (ssize_t)length;
+  close(item_fd);
+  item_fd = -1;
+  return is_given;
+}
+
 // Becomes the program. Never returns.
-static void become_program(char *variables[], const int errors[2]) {
+static void become_program(char *variables[], int input, const int errors[2]) {
   if (chdir(first_folder) != 0) dprintf(errors[1], "berth-init: folder %s: %s\n", first_folder, strerror(errno));
   // The program may have changed those of the first process. A hard limit that it lowered stays lowered.
   for (int i = 0; i < RLIM_NLIMITS; i++) setrlimit(i, &first_limits[i]);
   setpriority(PRIO_PROCESS, 0, first_priority);
   setsid();
-  for (size_t i = 0; variables[i]; i++) putenv(variables[i]);
-  int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-  dup2(null, STDIN_FILENO);
+  for (size_t i = 0; !preload && variables[i]; i++) putenv(variables[i]);
+  if (!preload) input = open("/dev/null", O_RDONLY | O_CLOEXEC);
+  dup2(input, STDIN_FILENO);
   dup2(errors[1] < 0 ? STDOUT_FILENO : errors[1], STDERR_FILENO);
   sigprocmask(SIG_SETMASK, &first_mask, NULL);
   execvp(command[0], command);
@@ -194,25 +228,29 @@ static void become_program(char *variables[], const int errors[2]) {
   _exit(error == ENOENT ? 127 : 126);
 }
 
-// Starts the program with these variables. If it can't be started, that is how it ended.
+// Starts the program with these variables, or one that waits for its item. If it can't be started, that is how it ended.
 static void start_program(char *variables[]) {
-  int errors[2] = {-1, -1};
+  int input[2] = {-1, -1}, errors[2] = {-1, -1};
   words_length = 0;
   asked = "-";
   ooms_before = count_ooms();
   int message = message_path ? open(message_path, O_WRONLY | O_TRUNC | O_CLOEXEC) : -1;
   if (message >= 0) close(message);
   if (output_fd >= 0 && pipe2(errors, O_CLOEXEC) == 0) fcntl(errors[0], F_SETFL, O_NONBLOCK);
-  pid_t child = fork();
-  if (child == 0) become_program(variables, errors);
+  pid_t child = preload && pipe2(input, O_CLOEXEC) != 0 ? -1 : fork();
+  if (child == 0) become_program(variables, input[0], errors);
+  const char *why = strerror(errno);
+  if (input[0] >= 0) close(input[0]);
   if (errors[1] >= 0) close(errors[1]);
   errors_fd = errors[0];
+  item_fd = input[1];
+  if (item_fd >= 0) fcntl(item_fd, F_SETFL, O_NONBLOCK);
   if (child > 0) {
     program = child;
-    phase = RUNNING;
     return;
   }
-  const char *why = strerror(errno);
+  if (item_fd >= 0) close(item_fd);
+  item_fd = -1;
   drain_errors();
   char text[3 * WORDS_MAX_BYTES + 1];
   encode(text, why, strlen(why));
@@ -263,9 +301,13 @@ static void note_end(int status) {
   if ((is_signal || number != 0) && count_ooms() > ooms_before) how = "oom";
   const char *left = is_clean ? "clean" : "left";
   snprintf(how_ended, sizeof how_ended, "%s %d %s %s %s", how, number, asked, left, text);
+  bool has_run = phase == RUNNING;
   phase = ENDED;
   deadline_ms = 0;
-  if (once && exit_code < 0) exit_code = is_signal ? 128 + number : number;
+  int code = is_signal ? 128 + number : number;
+  // A waiting program that ends has failed, whatever its code: with 0, its Pod would have succeeded.
+  if (!has_run && code == 0) code = EXIT_UNREADY;
+  if ((once || !has_run) && exit_code < 0) exit_code = code;
   report("-");
 }
 
@@ -292,9 +334,15 @@ static void kill_program(const char *request) {
   deadline_ms = 0;
 }
 
+// Ends the container, once no program runs. One that waits for its item has nothing to save.
+static void leave(int code) {
+  exit_code = code;
+  if (phase != RUNNING) kill(-1, SIGKILL);
+}
+
 static void note_deadline(void) {
   deadline_ms = 0;
-  if (!program) exit_code = 0;
+  if (phase != RUNNING) leave(0);
   else if (strcmp(asked, "-") == 0) stop_program("time");
   else kill_program(asked);
 }
@@ -322,7 +370,7 @@ static void take_run(const char *of_claim, char *rest) {
   static char *variables[LINE_MAX_BYTES / 3];
   int64_t number = number_of(take_word(&rest)), seconds = number_of(take_word(&rest));
   int64_t grace = number_of(take_word(&rest));
-  if (program || exit_code >= 0 || seconds < 0 || grace < 0 || number <= last_number) return;
+  if (phase == RUNNING || exit_code >= 0 || seconds < 0 || grace < 0 || number <= last_number) return;
   size_t count = 0;
   for (char *word; (word = take_word(&rest)); variables[count++] = word) {
     const char *equals = strchr(word, '=');
@@ -330,11 +378,21 @@ static void take_run(const char *of_claim, char *rest) {
   }
   if (rest && *rest) return;
   variables[count] = NULL;
+  if (preload && !write_item(variables)) return;
+  // A waiting program that can't read its item has failed before the item, which nothing was given to.
+  if (item_fd >= 0 && !give_item()) {
+    leave(EXIT_UNREADY);
+    return;
+  }
   last_number = number;
   strcpy(claim, of_claim);
   grace_ms = grace * 1000;
   deadline_ms = seconds > 0 ? now_ms() + seconds * 1000 : 0;
-  start_program(variables);
+  if (!program) start_program(variables);
+  if (!program) return;
+  phase = RUNNING;
+  // One that has ended already can't take its item, and its end is reported.
+  if (item_fd >= 0) give_item();
 }
 
 // Carries out a line without its break. What isn't a whole line is skipped: two writers may have mixed theirs.
@@ -351,11 +409,11 @@ static void take_line(char *line) {
   if (strcmp(verb, "hello") != 0) {
     const char *of_boot = take_word(&rest), *of_claim = take_word(&rest);
     if (!is_name(of_boot) || !is_name(of_claim)) return;
-    bool is_boot = strcmp(of_boot, boot) == 0, is_running = is_boot && program && strcmp(of_claim, claim) == 0;
+    bool is_boot = strcmp(of_boot, boot) == 0, is_running = is_boot && phase == RUNNING && strcmp(of_claim, claim) == 0;
     if (strcmp(verb, "run") == 0 && is_boot) take_run(of_claim, rest);
     else if (strcmp(verb, "stop") == 0 && is_running) stop_program("stop");
     else if (strcmp(verb, "kill") == 0 && is_running) kill_program("kill");
-    else if (strcmp(verb, "sleep") == 0 && is_boot && !program && strcmp(of_claim, claim) == 0) {
+    else if (strcmp(verb, "sleep") == 0 && is_boot && phase != RUNNING && strcmp(of_claim, claim) == 0) {
       int64_t seconds = number_of(take_word(&rest));
       if (seconds >= 0) deadline_ms = now_ms() + seconds * 1000;
     }
@@ -384,6 +442,7 @@ static bool take_input(void) {
   if (length == sizeof buffer) is_too_long = true, length = 0;
   // Lines have secrets.
   explicit_bzero(buffer + length, sizeof buffer - length);
+  explicit_bzero(item, strlen(item));
   return true;
 }
 
@@ -394,7 +453,7 @@ static void take_signals(int signals_fd) {
   while (read(signals_fd, &info, sizeof info) == (ssize_t)sizeof info) {
     // A signal from another namespace has no sender here. One from inside was sent by the program, and does nothing.
     if (info.ssi_signo == SIGCHLD || info.ssi_pid != 0) continue;
-    exit_code = EXIT_TERMINATED;
+    leave(EXIT_TERMINATED);
     if (!program) continue;
     if (strcmp(asked, "-") == 0) asked = "terminate";
     kill(program, (int)info.ssi_signo);
@@ -426,6 +485,7 @@ static bool read_arguments(int count, char *arguments[]) {
   int i = 1;
   for (; i < count && strcmp(arguments[i], "--") != 0; i++) {
     if (strcmp(arguments[i], "--once") == 0) once = true;
+    else if (strcmp(arguments[i], "--preload") == 0) preload = true;
     else if (strcmp(arguments[i], "--message") == 0 && i + 1 < count) message_path = arguments[++i];
     else return false;
   }
@@ -435,7 +495,7 @@ static bool read_arguments(int count, char *arguments[]) {
 
 int main(int count, char *arguments[]) {
   if (!read_arguments(count, arguments)) {
-    dprintf(STDERR_FILENO, "usage: berth-init [--once] [--message FILE] -- COMMAND [ARGUMENT...]\n");
+    dprintf(STDERR_FILENO, "usage: berth-init [--once] [--preload] [--message FILE] -- COMMAND [ARGUMENT...]\n");
     return EXIT_MISUSE;
   }
   // Its clean-up ends all other processes that it sees: with a shared namespace, those of neighbors or of the node.
@@ -454,6 +514,10 @@ int main(int count, char *arguments[]) {
   sigfillset(&all);
   sigprocmask(SIG_SETMASK, &all, &first_mask);
   int signals_fd = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
+  if (preload) {
+    start_program(NULL);
+    if (!program) exit_code = EXIT_MISUSE;
+  }
   report("-");
   bool is_open = true;
   while (exit_code < 0 || program) {
@@ -469,7 +533,7 @@ int main(int count, char *arguments[]) {
     if (poll(fds, sizeof fds / sizeof *fds, wait_ms) < 0) continue;
     if (fds[0].revents && !(is_open = take_input())) {
       // No line can come any more: the program that runs is the last.
-      if (exit_code < 0) exit_code = EXIT_STDIN_CLOSED;
+      if (exit_code < 0) leave(EXIT_STDIN_CLOSED);
     }
     if (fds[2].revents && errors_fd >= 0 && !copy_errors()) close(errors_fd), errors_fd = -1;
     if (fds[3].revents && unwritten_from < unwritten_to) write_copy();
