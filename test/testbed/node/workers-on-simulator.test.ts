@@ -174,7 +174,7 @@ describe("a scripted worker on the work simulator", () => {
 
   test("runs with hundreds of others on one machine", async () => {
     const count = 300;
-    const leases = 5;
+    const leases = 2;
     for (let at = 0; at < count; at += 1) simulator.enqueue(environmentId);
     const exits = [];
     for (let at = 0; at < count; at += 1) {
