@@ -173,7 +173,7 @@ describe("a scripted worker on the work simulator", () => {
   });
 
   test("runs with hundreds of others on one machine", async () => {
-    const count = 300;
+    const count = 200;
     const leases = 2;
     for (let at = 0; at < count; at += 1) simulator.enqueue(environmentId);
     const exits = [];
@@ -185,7 +185,7 @@ describe("a scripted worker on the work simulator", () => {
     expect((await outcome(Promise.all(exits))).filter(({ exitCode }) => exitCode !== 0)).toEqual([]);
     expect(simulator.items(environmentId).filter(({ state }) => state !== "stopped")).toEqual([]);
     simulator.assertNoViolations();
-  }, 60_000);
+  }, 120_000);
 });
 
 describe("the stock worker as a process container on the work simulator", () => {
@@ -215,5 +215,5 @@ describe("the stock worker as a process container on the work simulator", () => 
     const written = await readFile(join(folder, "pods", pod, "root/workspace/written"), "utf8");
     expect(written).toBe(`${join(folder, "pods", pod, "home")}\n`);
     expect(await readdir(join(folder, "pods", pod, "home"))).toContain("in-home");
-  }, 60_000);
+  }, 120_000);
 });
