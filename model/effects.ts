@@ -28,9 +28,10 @@ import {
 export function moveHeartbeat(moment: Moment, next: State, item: number): void {
   const { layout } = moment;
   for (let at = layout.podsAt; at < layout.operatorsAt; at += POD_BYTES) {
-    if (next[at + POD.memory] === MEMORY.snapshot && next[at + POD.record] === item + 1) {
-      next[at + POD.memory] = MEMORY.outdated;
-    }
+    if (next[at + POD.record] !== item + 1) continue;
+    const memory = next[at + POD.memory];
+    if (memory === MEMORY.snapshot) next[at + POD.memory] = MEMORY.outdated;
+    else if (memory === MEMORY.doubtedSnapshot) next[at + POD.memory] = MEMORY.doubtedOutdated;
   }
 }
 

@@ -12,7 +12,12 @@ const UNSETTLED: ReadonlySet<number> = new Set([
   MEMORY.unanswered,
   MEMORY.journaled,
   MEMORY.doubted,
+  MEMORY.doubtedSnapshot,
+  MEMORY.doubtedOutdated,
 ]);
+
+/** Memories of an item that may be another client's. */
+const DOUBTED: ReadonlySet<number> = new Set([MEMORY.doubted, MEMORY.doubtedSnapshot, MEMORY.doubtedOutdated]);
 
 /** Step 6 (settle): the container has ended, its Pod is gone, or it was not and will not be opened. */
 export function settleSteps(slot: Slot): void {
@@ -133,14 +138,15 @@ function silentSteps(slot: Slot): void {
  * client's.
  */
 export function doubtSteps(slot: Slot): void {
-  const { memory, state, moment } = slot;
-  if (memory !== MEMORY.doubted) return;
+  const { memory, state } = slot;
+  if (!DOUBTED.has(memory)) return;
   // An earlier process knew that the item was ours, and its opening took effect meanwhile.
   if (slot.hasKey) slot.tell(slot.remembering(MEMORY.none), "operator.forget");
   else if (slot.isOutOfHands || !slot.isSameStamp) settled(slot);
   else if (state === STATE.stopping) stop(slot);
   else if (state === STATE.starting) firstBeat(slot, "session.fence", MEMORY.doubted, MEMORY.doubted);
-  else if (isBeaten(moment, slot.item, slot.operator)) settled(slot);
+  else if (memory === MEMORY.doubtedOutdated) settled(slot);
+  else if (memory === MEMORY.doubted) slot.tell(slot.remembering(MEMORY.doubtedSnapshot), "session.snapshot");
 }
 
 function stop(slot: Slot): void {

@@ -230,6 +230,10 @@ export const MEMORY = {
   doubted: 13,
   /** Its Secret is deleted, and its Pod must be marked as sleeping. None of our rules allows it. */
   resting: 14,
+  /** The item may be ours, or another client's; its last heartbeat was read, and has not changed since. */
+  doubtedSnapshot: 15,
+  /** It has changed: it is another client's. */
+  doubtedOutdated: 16,
 } as const;
 
 export type State = Uint8Array;

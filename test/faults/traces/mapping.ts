@@ -281,10 +281,8 @@ const READ = {
   },
   "session.snapshot": {
     steps: ["session.snapshot"],
-    // Recorded again after a heartbeat without an answer, or by a read older than the end of its lease, or of an item that
-    // may be another client's; all are harmless.
-    isNothing: (state, actor) =>
-      memoryIs(state, actor, MEMORY.snapshot, MEMORY.doubted) || stateOf(state, actor) !== STATE.active,
+    // Recorded again after a heartbeat without an answer, or by a read older than the end of its lease. Both are harmless.
+    isNothing: (state, actor) => memoryIs(state, actor, MEMORY.snapshot) || stateOf(state, actor) !== STATE.active,
   },
   "session.stop": {
     steps: ["session.stop"],
