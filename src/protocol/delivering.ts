@@ -19,7 +19,9 @@ export function delivering(facts: Facts): Step {
     return deletePod("StartFailed", said ? `${what}: ${said}` : what);
   }
   const isWoken = claim.turn > 1;
-  if (isWoken && record.delivery === "unsent" && record.unstartedMs === null) return { do: "deliver" };
+  const unstartedMs = record.unstartedMs ?? unansweredOpeningMs(facts);
+  const line = (): Step => (unstartedMs === null ? { do: "deliver" } : redeliver(facts, unstartedMs));
+  if (isWoken && record.delivery === "unsent" && record.unstartedMs === null) return line();
   const touchAt = record.assigned ? Number.POSITIVE_INFINITY : assignAtMs(facts);
   // Past its patience, the operator still assigns the Pod of a program that may run.
   if (nowMs >= touchAt) return { do: "touch" };
@@ -27,8 +29,16 @@ export function delivering(facts: Facts): Step {
   if (!isWoken && untilAssigned) return untilAssigned;
   // An unconfirmed line may have started the program.
   if (record.delivery === "unknown") return isBeaten(facts) ? { do: "delivered", by: "item" } : { do: "read-log" };
-  const step: Step = record.unstartedMs === null ? { do: "deliver" } : redeliver(facts, record.unstartedMs);
+  const step = line();
   return step.do === "deliver" && untilAssigned ? untilAssigned : step;
+}
+
+/**
+ * When a conflict showed that an opening without an answer took effect; null: the opening was answered. Until then the
+ * claim was settled like one that was never opened, so its item may be stopped or another client's.
+ */
+function unansweredOpeningMs({ claim: { record } }: Facts): number | null {
+  return record.delivery === "unsent" && record.openedAtMs === null ? record.openedMs : null;
 }
 
 /** Whether an earlier process may have started the program: neither the log nor a late view of the item denies it. */

@@ -41,6 +41,9 @@ const unanswered = (more: ClaimFields = {}): Claim =>
 /** The log showed 4 s after the poll that the program has not started. */
 const unstarted = (item: ItemView | null, more: ClaimFields = {}): Claim =>
   unanswered({ delivery: "unsent", unstartedMs: POLLED + 4_000, item, ...more });
+/** An opening without an answer took effect, and a conflict showed it 4 s after the poll. */
+const foundOpened = (item: ItemView | null, more: ClaimFields = {}): Claim =>
+  waiting({ openedAtMs: null, openedMs: POLLED + 4_000, item, ...more });
 /** Opened by an earlier process, and found after a minute. */
 const inherited = (more: ClaimFields = {}): Claim =>
   waiting({
@@ -95,6 +98,24 @@ describe("5. open: the container waits for its line", () => {
       expect(stepOf(unstarted(seen, refused), 5_000, { podAssigned: false })).toEqual(waitUntil(againAt));
       expect(stepOf(unstarted(seen, refused), againAt, { podAssigned: false })).toEqual({ do: "touch" });
       expect(stepOf(unstarted(seen, { ...refused, assigned: true }), 5_000, { podAssigned: false })).toEqual(DELIVER);
+    });
+  });
+
+  describe("after an opening without an answer that took effect", () => {
+    const before = POLLED + 3_900;
+    const after = POLLED + 4_500;
+
+    test.each([1, 2])("looks at the item before it sends the first line, turn %i", (turn) => {
+      expect(stepOf(foundOpened(null, { turn }), 5_000)).toEqual(LOOK);
+      expect(stepOf(foundOpened(view("starting", before), { turn }), 5_000)).toEqual(LOOK);
+      expect(stepOf(foundOpened(view("starting", after), { turn }), 5_000)).toEqual(DELIVER);
+    });
+
+    test.each([1, 2])("starts no program for an item that is not ours any more, turn %i", (turn) => {
+      const stopped = foundOpened(view("stopped", after), { turn });
+      expect(stepOf(stopped, 5_000)).toMatchObject({ do: "delete-pod", why: "StoppedByUser" });
+      const queued = foundOpened(view("queued", after), { turn });
+      expect(stepOf(queued, 5_000)).toMatchObject({ do: "delete-pod", why: "LeaseLost" });
     });
   });
 
