@@ -31,8 +31,8 @@ export const DELIVERING: readonly FileMutations[] = [
       {
         name: "sends a line again without reading the item",
         guard: "redelivery",
-        find: "redeliver(facts, record.unstartedMs);",
-        replace: '{ do: "deliver" };',
+        find: "redeliver(facts, unstartedMs)",
+        replace: '{ do: "deliver" }',
       },
       {
         name: "sends a line again by an outdated view of the item",
