@@ -1,7 +1,6 @@
 // The stock Go worker for one session: serves the work item in the environment variables, then exits.
 // It reads ANTHROPIC_WORK_ID, ANTHROPIC_ENVIRONMENT_ID, ANTHROPIC_SESSION_ID, ANTHROPIC_WORK_SECRET (or
-// ANTHROPIC_ENVIRONMENT_KEY) and ANTHROPIC_BASE_URL, as the SDK does, and ANTHROPIC_WORK_SECRET_FILE, as the command-line
-// worker does. Optional:
+// ANTHROPIC_ENVIRONMENT_KEY) and ANTHROPIC_BASE_URL, as the SDK does. Optional:
 // - WORKSPACE: the working directory; default: the current one
 // - BERTH_WORKER_MAX_IDLE_MS: how long it keeps an idle session; default: 60000
 package main
@@ -13,7 +12,6 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -42,15 +40,7 @@ func serve(ctx context.Context) error {
 		maxIdle := time.Duration(ms) * time.Millisecond
 		options.MaxIdle = &maxIdle
 	}
-	item := environments.HandleItemOptions{}
-	if path := os.Getenv("ANTHROPIC_WORK_SECRET_FILE"); path != "" {
-		secret, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		item.WorkSecret = strings.TrimSpace(string(secret))
-	}
 	// The client requires a credential; the worker replaces it with the item's in every call.
 	client := anthropic.NewClient(option.WithAuthToken("unused"))
-	return environments.NewEnvironmentWorker(client, options).HandleItem(ctx, item)
+	return environments.NewEnvironmentWorker(client, options).HandleItem(ctx, environments.HandleItemOptions{})
 }

@@ -1,10 +1,8 @@
 // The stock worker for one session: serves the work item in the environment variables, then exits.
 // It reads ANTHROPIC_WORK_ID, ANTHROPIC_ENVIRONMENT_ID, ANTHROPIC_SESSION_ID, ANTHROPIC_WORK_SECRET (or
-// ANTHROPIC_ENVIRONMENT_KEY) and ANTHROPIC_BASE_URL, as the SDK does, and ANTHROPIC_WORK_SECRET_FILE, as the command-line
-// worker does. Optional:
+// ANTHROPIC_ENVIRONMENT_KEY) and ANTHROPIC_BASE_URL, as the SDK does. Optional:
 // - WORKSPACE: the working directory; default: the current one
 // - BERTH_WORKER_MAX_IDLE_MS: how long it keeps an idle session; default: 60000
-import { readFileSync } from "node:fs";
 import Anthropic from "@anthropic-ai/sdk";
 import { EnvironmentWorker } from "@anthropic-ai/sdk/lib/environments/worker";
 
@@ -32,5 +30,4 @@ const worker = new EnvironmentWorker({
   signal: shutdown.signal,
   ...(maxIdleMs !== undefined && { maxIdleMs }),
 });
-const secretFile = process.env.ANTHROPIC_WORK_SECRET_FILE;
-await worker.handleItem(secretFile ? { workSecret: readFileSync(secretFile, "utf8").trim() } : {});
+await worker.handleItem({});

@@ -1,8 +1,7 @@
 """The stock Python worker for one session: serves the work item in the environment variables, then exits.
 
 It reads ANTHROPIC_WORK_ID, ANTHROPIC_ENVIRONMENT_ID, ANTHROPIC_SESSION_ID, ANTHROPIC_WORK_SECRET (or
-ANTHROPIC_ENVIRONMENT_KEY) and ANTHROPIC_BASE_URL, as the SDK does, and ANTHROPIC_WORK_SECRET_FILE, as the command-line
-worker does. Optional:
+ANTHROPIC_ENVIRONMENT_KEY) and ANTHROPIC_BASE_URL, as the SDK does. Optional:
 - WORKSPACE: the working directory; default: the current one
 - BERTH_WORKER_MAX_IDLE_MS: how long it keeps an idle session; default: 60000
 """
@@ -22,7 +21,6 @@ gc.disable()
 
 import logging  # noqa: E402
 import os  # noqa: E402
-from pathlib import Path  # noqa: E402
 
 import anyio  # noqa: E402
 from anthropic import AsyncAnthropic  # noqa: E402
@@ -40,11 +38,6 @@ def max_idle_seconds() -> float:
     if not (text.isascii() and text.isdigit()):
         raise SystemExit("BERTH_WORKER_MAX_IDLE_MS must be a whole number, 0 or more")
     return int(text) / 1000
-
-
-def work_secret() -> str | None:
-    path = os.environ.get("ANTHROPIC_WORK_SECRET_FILE")
-    return Path(path).read_text().strip() if path else None
 
 
 async def cancel_on_signal(scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
@@ -68,7 +61,7 @@ async def main() -> None:
         async with anyio.create_task_group() as signals:
             with anyio.CancelScope() as item:
                 await signals.start(cancel_on_signal, item)
-                await worker.handle_item(work_secret=work_secret())
+                await worker.handle_item()
             signals.cancel_scope.cancel()
 
 

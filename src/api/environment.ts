@@ -258,7 +258,7 @@ export function isolated(environment: Environment, classes: RuntimeClasses): Env
 export function parseForRunning(raw: unknown, classes = DEFAULT_RUNTIME_CLASSES): Environment | null {
   const { data } = stored.safeParse(raw);
   if (!data) return null;
-  const sessions = { ...data.spec.sessions, parking: "Key", secretDelivery: "Env" };
+  const sessions = { ...data.spec.sessions, parking: "Key" };
   const found = environment.safeParse({ ...data, spec: { ...data.spec, sessions, network: { policy: "None" } } });
   return found.success ? isolated(found.data, classes) : null;
 }

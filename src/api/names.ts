@@ -111,9 +111,6 @@ export const LEASE_NAME = "berth";
 
 export type Role = "session" | "worker" | "operator";
 
-/** The volume in memory that the shell writes the session's secret to, with `secretDelivery: File`. */
-export const SECRET_VOLUME = "berth-secret";
-
 /** The volume through which a keeper reads its deadline. */
 export const KEEPER_VOLUME = "berth-keeper";
 
@@ -130,7 +127,6 @@ export const RESERVED_ENV = [
   "ANTHROPIC_SESSION_ID",
   "ANTHROPIC_WORK_ID",
   "ANTHROPIC_WORK_SECRET",
-  "ANTHROPIC_WORK_SECRET_FILE",
 ] as const;
 
 /** Keys of the Secret's data. Containers read the first three. */

@@ -1,12 +1,5 @@
 import { z } from "zod";
-import {
-  ANNOTATION_DEFAULT_CONTAINER,
-  GROUP,
-  KEEPER_VOLUME,
-  RESERVED_ENV,
-  SECRET_VOLUME,
-  WORKSPACE_VOLUME,
-} from "./names.ts";
+import { ANNOTATION_DEFAULT_CONTAINER, GROUP, KEEPER_VOLUME, RESERVED_ENV, WORKSPACE_VOLUME } from "./names.ts";
 import { MAX_NAME, type Rule, withRules } from "./rule.ts";
 
 /** Bounds the cost of the rules over containers. Real Pods have far fewer. */
@@ -115,7 +108,7 @@ const spec = z
     volumes: named(
       "volume",
       MAX_VOLUMES,
-      "In a session's Pod, the names berth-secret, berth-workspace and berth-keeper are reserved.",
+      "In a session's Pod, the names berth-workspace and berth-keeper are reserved.",
     ).optional(),
     restartPolicy: z.string().max(16).optional().meta({
       description: "Must be Never for sessions and Always for workers, the defaults.",
@@ -224,7 +217,6 @@ const commonRules: Rule<PodTemplate>[] = [
 
 /** Names of volumes that Berth adds to a Pod, with what it uses them for. */
 const volumeRules: Rule<PodTemplate>[] = [
-  [SECRET_VOLUME, "a session's secret"],
   [WORKSPACE_VOLUME, "a session's workspace"],
   [KEEPER_VOLUME, "sessions that sleep"],
 ].map(([reserved, use]) => ({

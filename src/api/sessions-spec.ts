@@ -33,10 +33,6 @@ const fields = z.strictObject({
     description:
       "Credential that the program gets. WorkSecret: the secret of its work item, for its session only. EnvironmentKey: the key of the whole environment. Set it only if work items come without a secret, which the condition CredentialMissing reports.",
   }),
-  secretDelivery: z.enum(["Env", "File"]).default("Env").meta({
-    description:
-      "How the program gets its secret. Env: in ANTHROPIC_WORK_SECRET. File: in a file in memory, which ANTHROPIC_WORK_SECRET_FILE names; needs credential WorkSecret, and parking Shell or unset. Set it if secrets must not be in environment variables, and your program reads the file.",
-  }),
   parking: z.enum(["Shell", "Program", "Key"]).optional().meta({
     description:
       "How a warm Pod waits. Shell: /bin/sh waits, then runs the template's command. Program: the program waits; if its session sleeps, only for the first work item. Key: the kubelet waits for a Secret's key, in CreateContainerConfigError; sessions do not sleep. Set it if your program starts slowly (Program), or to rule out the others. Default: Shell if the template and the cluster allow it, else Key.",
@@ -90,15 +86,11 @@ const fields = z.strictObject({
 
 /** The template must permit the way to park that is set. CEL can't check it at a bearable cost. */
 function parkingProblem({ value, issues }: z.core.ParsePayload<z.output<typeof fields>>): void {
-  const { parking, secretDelivery, template } = value;
-  const waitsInShell = parking === "Shell" || (parking === undefined && secretDelivery === "File");
-  const why = waitsInShell ? keptFromShell(template) : parking === "Program" ? keptFromInput(template) : null;
+  const { parking, template } = value;
+  const why = parking === "Shell" ? keptFromShell(template) : parking === "Program" ? keptFromInput(template) : null;
   if (why === null) return;
-  const field = parking === undefined ? "secretDelivery" : "parking";
-  const [set, instead] =
-    parking === undefined ? ["File needs parking Shell, which", "secretDelivery: Env"] : [parking, "parking: Key"];
-  const message = `${set} is not possible: ${why}; change that, or set ${instead}`;
-  issues.push({ code: "custom", input: value[field], path: [field], message });
+  const message = `${parking} is not possible: ${why}; change that, or set parking: Key`;
+  issues.push({ code: "custom", input: parking, path: ["parking"], message });
 }
 
 /** `spec.sessions`: a Pod per session. */
@@ -112,18 +104,6 @@ export const sessionsSpec = withRules(
       field: "warm",
       message: "warm must not be greater than maxConcurrent; lower warm, or raise maxConcurrent",
       holds: ({ warm, maxConcurrent }) => warm <= maxConcurrent,
-    },
-    {
-      cel: "self.secretDelivery != 'File' || !has(self.parking) || self.parking == 'Shell'",
-      field: "parking",
-      message: "secretDelivery File needs parking Shell, which writes the file; set Shell, or remove parking",
-      holds: ({ secretDelivery, parking }) => secretDelivery !== "File" || parking === undefined || parking === "Shell",
-    },
-    {
-      cel: "self.secretDelivery != 'File' || self.credential == 'WorkSecret'",
-      field: "secretDelivery",
-      message: "secretDelivery File works only with credential WorkSecret; set secretDelivery: Env",
-      holds: ({ secretDelivery, credential }) => secretDelivery !== "File" || credential === "WorkSecret",
     },
     isolationRule,
   ],

@@ -260,8 +260,7 @@ export class Claiming {
 
   /** The item must not return forever: the next one finds a Pod with a key, or, if the spec forbids that, it is stopped. */
   async #refuseTooLong(item: WorkItem, answer: Answer<unknown>): Promise<ClaimResult> {
-    const { parking, secretDelivery } = this.#context.environment().spec.sessions ?? {};
-    if (parking === undefined && secretDelivery === "Env") {
+    if (this.#context.environment().spec.sessions?.parking === undefined) {
       this.#context.shellFailed(TOO_LONG);
       return "no-slot";
     }

@@ -83,12 +83,6 @@ export function isWaitingCommand(command: readonly string[] | undefined): boolea
   return command?.[3] === SHELL_NAME;
 }
 
-/** A file that the shell writes before the program starts, readable only by its own user. */
-export interface SecretFile {
-  readonly path: string;
-  readonly content: string;
-}
-
 /** Shells count the length of other characters differently, and a line can't contain control characters. */
 const PRINTABLE = /^[\x20-\x7e]*$/;
 
@@ -96,16 +90,12 @@ const PRINTABLE = /^[\x20-\x7e]*$/;
  * The frame for a waiting shell; null: a value has control or non-ASCII characters, or the frame would be too long.
  * @throws TypeError if a name is not a valid shell variable
  */
-export function shellFrame(variables: SessionVariables, file?: SecretFile): string | null {
+export function shellFrame(variables: SessionVariables): string | null {
   const assignments = Object.entries(variables).map(([name, value]) => {
     if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(name)) throw new TypeError(`${name} is not a valid variable name`);
     return `${name}=${quoted(value)}`;
   });
-  // The variables of the caller stay unset if the file can't be written: the shell then exits. An earlier turn of the
-  // Pod may have left its file, which can't be overwritten.
-  const path = quoted(file?.path ?? "");
-  const write = file ? `( umask 377; rm -f ${path}; printf %s ${quoted(file.content)} > ${path} ) && ` : "";
-  return framed(`${write}export ${assignments.join(" ")}`);
+  return framed(`export ${assignments.join(" ")}`);
 }
 
 /** The frame for a waiting program: a JSON object of variables. Null: the frame would be too long. */

@@ -1,4 +1,4 @@
-import type { Environment, PodTemplate, SessionsSpec } from "../api/environment.ts";
+import type { Environment } from "../api/environment.ts";
 import { keptFromShell } from "../api/parking-needs.ts";
 import { keptFromSleep, sleepSecondsOf } from "../api/sleep-needs.ts";
 
@@ -26,7 +26,7 @@ export function chooseParking({ spec }: Pick<Environment, "spec">, refused: stri
   const { sessions } = spec;
   if (!sessions) throw new TypeError("not an Environment with spec.sessions");
   if (sessions.parking !== undefined) return { mode: sessions.parking, message: "spec.sessions.parking sets it" };
-  const why = whyKey(sessions, refused);
+  const why = keptFromShell(sessions.template) ?? refused;
   return why === null
     ? { mode: "Shell", message: "warm Pods wait in a shell, which starts sessions faster than a key" }
     : { mode: "Key", message: why + SLOWER };
@@ -67,10 +67,4 @@ const NO_SLEEP = "; each work item gets a new Pod";
 /** Why an earlier process did not let sessions sleep, from its choice in the status. */
 export function whyAwakeOf({ message }: SleepChoice): string {
   return message.replace(NO_SLEEP, "");
-}
-
-function whyKey({ template, secretDelivery }: SessionsSpec, refused: string | null): string | null {
-  // Only a shell can write the file.
-  if (secretDelivery === "File") return null;
-  return keptFromShell(template as PodTemplate) ?? refused;
 }

@@ -11,22 +11,11 @@ import {
   KEY_WORK_ID,
   KEY_WORK_SECRET,
   LABEL_PHASE,
-  SECRET_VOLUME,
 } from "../api/names.ts";
 import type { Container, EnvVar, Pod, PodSpec } from "../kube/resource.ts";
 import { programFrame, type SessionVariables, shellFrame, waitingCommand } from "./frame.ts";
 import type { Parking } from "./parking.ts";
 import { keeperOf, keeperVolume } from "./turns.ts";
-
-/** Like Kubernetes' own tokens, below a path that exists or can be created in any image. */
-const MOUNT_PATH = "/var/run/secrets/berth.dev";
-
-/** Where a session's program finds its work secret under `secretDelivery: File`. */
-export const WORK_SECRET_FILE = `${MOUNT_PATH}/work-secret`;
-const FILE_VARIABLE = "ANTHROPIC_WORK_SECRET_FILE";
-
-/** A secret has a few hundred bytes, and the file counts as memory of the container. */
-const SECRET_VOLUME_SIZE = "1Mi";
 
 /** The credential with which a Pod's program authenticates. */
 export type Credential = SessionsSpec["credential"];
@@ -49,20 +38,16 @@ export function gatedSpec(
 ): Pick<PodSpec, "containers"> & Partial<PodSpec> {
   const { sessions } = environment.spec;
   if (!sessions) throw new TypeError("not an Environment with spec.sessions");
-  const byFile = sessions.secretDelivery === "File";
   const gated = (container: Container) => {
     const session = withVariables(container, environment);
     if (made.parking === "Key") return waitsForKey(session, made.secretName, sessions.credential);
-    const waiting = made.sleeps ? keeperOf(session) : waitsForInput(session, made.parking);
-    return byFile ? withSecretFile(waiting) : waiting;
+    return made.sleeps ? keeperOf(session) : waitsForInput(session, made.parking);
   };
   const containers = (template.spec.containers as Container[]).map((container) =>
     container.name === made.container ? gated(container) : container,
   );
-  const secretVolume = { name: SECRET_VOLUME, emptyDir: { medium: "Memory", sizeLimit: SECRET_VOLUME_SIZE } };
-  const added = [...(byFile ? [secretVolume] : []), ...(made.sleeps ? [keeperVolume()] : [])];
-  if (added.length === 0) return { containers };
-  return { containers, volumes: [...listOf<Record<string, unknown>>(template.spec.volumes), ...added] };
+  if (!made.sleeps) return { containers };
+  return { containers, volumes: [...listOf<Record<string, unknown>>(template.spec.volumes), keeperVolume()] };
 }
 
 /** The annotations by which the operator recognizes a Pod that waits for a line on standard input. */
@@ -105,16 +90,6 @@ function waitsForInput(container: Container, parking: "Shell" | "Program"): Cont
   const { args, ...rest } = container;
   const argv = [...listOf<string>(container["command"]), ...listOf<string>(args)];
   return { ...rest, ...input, command: waitingCommand(argv) };
-}
-
-/** The variable names the file from the start; the shell writes it when the session comes. */
-function withSecretFile(container: Container): Container {
-  const mount = { name: SECRET_VOLUME, mountPath: MOUNT_PATH };
-  return {
-    ...container,
-    env: [...(container.env ?? []), { name: FILE_VARIABLE, value: WORK_SECRET_FILE }],
-    volumeMounts: [...listOf(container["volumeMounts"]), mount],
-  };
 }
 
 function listOf<T>(value: unknown): T[] {
@@ -161,23 +136,20 @@ export interface SessionIdentity {
 /** Why an item can't be given to a Pod that waits for a line. */
 export const TOO_LONG = "the ids and the credential of a work item do not fit in the line that starts a session";
 
-/** Whether these values fit in a session's line, as a variable or as a file. */
+/** Whether these values fit in a session's line. */
 export function fitsInLine(parking: Parking, { workId, sessionId, credential }: SessionIdentity): boolean {
-  const variables = { ANTHROPIC_WORK_ID: workId, ANTHROPIC_SESSION_ID: sessionId, [LONGEST_VARIABLE]: credential };
+  const variables = {
+    ANTHROPIC_WORK_ID: workId,
+    ANTHROPIC_SESSION_ID: sessionId,
+    [CREDENTIAL_VARIABLES.EnvironmentKey]: credential,
+  };
   return (parking === "Program" ? programFrame(variables) : shellFrame(variables)) !== null;
 }
-
-/** At least as long as the name of the credential's variable, and as the command that writes the secret's file. */
-const LONGEST_VARIABLE = `ANTHROPIC_WORK_SECRET_${"_".repeat(128)}`;
 
 /** The line that starts the session in a waiting Pod; null: its values don't fit in one. */
 export function frameFor(pod: Pod, container: string | undefined, identity: SessionIdentity): string | null {
   const { workId, sessionId, credential } = identity;
   const ids: SessionVariables = { ANTHROPIC_WORK_ID: workId, ANTHROPIC_SESSION_ID: sessionId };
-  const session = pod.spec.containers.find(({ name }) => name === container);
-  if (session?.env?.some(({ name }) => name === FILE_VARIABLE)) {
-    return shellFrame(ids, { path: WORK_SECRET_FILE, content: credential });
-  }
   const variables = { ...ids, [CREDENTIAL_VARIABLES[credentialOf(pod, container)]]: credential };
   return parkingOf(pod) === "Program" ? programFrame(variables) : shellFrame(variables);
 }

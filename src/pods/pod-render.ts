@@ -109,7 +109,7 @@ export function sessionTemplate(
   const container = gatedContainerName(sessions.template);
   const template = withSafeDefaults(sessions.template, container);
   const graceSeconds = Number(template.spec.terminationGracePeriodSeconds);
-  const { credential, secretDelivery, lease } = sessions;
+  const { credential, lease } = sessions;
   const parking = chooseParking(environment, shellRefused);
   const sleep = chooseSleep(environment, parking, sleepRefused);
   const sleeps = sleep?.enabled ?? false;
@@ -120,7 +120,6 @@ export function sessionTemplate(
     baseUrl: api.baseUrl,
     credential,
     parking: parking.mode,
-    secretDelivery,
     lease,
     ...(sleeps ? { turns: TURNS_RENDERING } : {}),
     ...workspaceInPod(sessions.workspace),

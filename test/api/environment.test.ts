@@ -23,7 +23,6 @@ describe("defaults", () => {
         workspace: { type: "Ephemeral", mountPath: "/workspace", retainSeconds: 604_800 },
         lease: "Worker",
         credential: "WorkSecret",
-        secretDelivery: "Env",
         prepareTimeoutSeconds: 600,
         firstBeatTimeoutSeconds: 60,
         maxDurationSeconds: 86_400,
@@ -167,12 +166,6 @@ describe("parking", () => {
 
   test.each(NOT_IN_SHELL)("Program is accepted although Shell is not: %s", (_, container) => {
     expect(withSession({ parking: "Program" }, container)).toEqual([]);
-  });
-
-  test("secretDelivery File is refused without a shell that could write the file", () => {
-    expect(withSession({ secretDelivery: "File" }, { command: [] })).toEqual([
-      `spec.sessions.secretDelivery: File needs parking Shell, which is not possible: ${CONTAINER}.command is not set, and Berth does not know the image's entrypoint; change that, or set secretDelivery: Env`,
-    ]);
   });
 
   test("Shell accepts variables that are known from the start, readiness probes and hooks before the end", () => {

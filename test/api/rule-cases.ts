@@ -17,12 +17,6 @@ export interface RuleCase {
 const inTemplate = (template: Json) => sessionsSpec({ template });
 const withContainer = (extra: Json) =>
   inTemplate({ spec: { containers: [{ name: "worker", image: "worker:1", ...extra }] } });
-/** A template whose container can wait in a shell. */
-const withCommand = (sessions: Json) =>
-  sessionsSpec({
-    template: { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] } },
-    ...sessions,
-  });
 const withAnnotations = (annotations: Json) => inTemplate({ metadata: { annotations }, ...podTemplate() });
 const withApi = (api: Json) =>
   sessionsSpec({}, { api: { keySecretRef: { name: "key" }, ...api }, network: { egress: { cidrs: [] } } });
@@ -151,27 +145,6 @@ export const RULE_CASES: readonly RuleCase[] = [
     accepted: sessionsSpec({ maxConcurrent: 2, warm: 2 }),
     message: "warm must not be greater than maxConcurrent; lower warm, or raise maxConcurrent",
     field: "spec.sessions.warm",
-  },
-  {
-    name: "refuses secretDelivery File with parking Key",
-    refused: withCommand({ secretDelivery: "File", parking: "Key" }),
-    accepted: withCommand({ secretDelivery: "File", parking: "Shell" }),
-    message: "secretDelivery File needs parking Shell, which writes the file; set Shell, or remove parking",
-    field: "spec.sessions.parking",
-  },
-  {
-    name: "refuses secretDelivery File with parking Program, and accepts it with parking left out",
-    refused: withCommand({ secretDelivery: "File", parking: "Program" }),
-    accepted: withCommand({ secretDelivery: "File" }),
-    message: "secretDelivery File needs parking Shell, which writes the file; set Shell, or remove parking",
-    field: "spec.sessions.parking",
-  },
-  {
-    name: "refuses secretDelivery File with credential EnvironmentKey",
-    refused: withCommand({ secretDelivery: "File", credential: "EnvironmentKey" }),
-    accepted: withCommand({ secretDelivery: "Env", credential: "EnvironmentKey" }),
-    message: "secretDelivery File works only with credential WorkSecret",
-    field: "spec.sessions.secretDelivery",
   },
   {
     name: "refuses minReplicas above maxReplicas",
@@ -312,13 +285,6 @@ export const RULE_CASES: readonly RuleCase[] = [
     refused: inTemplate(podTemplate({ volumes: [{ name: "berth-keeper", emptyDir: {} }] })),
     accepted: inTemplate(podTemplate({ volumes: [{ name: "keeper", emptyDir: {} }] })),
     message: "no volume may have the name berth-keeper",
-    field: "spec.sessions.template.spec.volumes",
-  },
-  {
-    name: "refuses a volume with the name of the one for the session's secret",
-    refused: inTemplate(podTemplate({ volumes: [{ name: "berth-secret", emptyDir: {} }] })),
-    accepted: inTemplate(podTemplate({ volumes: [{ name: "secret", emptyDir: {} }] })),
-    message: "no volume may have the name berth-secret",
     field: "spec.sessions.template.spec.volumes",
   },
   {

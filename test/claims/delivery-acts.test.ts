@@ -70,7 +70,6 @@ describe("delivering a session", () => {
   test.each<[string, Pod]>([
     ["variables for a shell", waiting()],
     ["the environment key", waiting({ "berth.dev/credential": "EnvironmentKey" })],
-    ["a file", waiting({}, [{ name: "ANTHROPIC_WORK_SECRET_FILE", value: "/x" }])],
     ["an object for a program", waiting({ "berth.dev/parking": "Program" })],
   ])("sends the ids and the credential that the Pod takes: %s", async (_, of) => {
     const { frames, result, verbs } = await deliver(kept(), of);

@@ -1,16 +1,6 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import {
-  closeSync,
-  mkdirSync,
-  mkdtempSync,
-  openSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-  writeSync,
-} from "node:fs";
+import { closeSync, mkdirSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
@@ -19,7 +9,6 @@ import {
   isWaitingCommand,
   type Passing,
   programFrame,
-  type SecretFile,
   type SessionVariables,
   STARTED_MARKER,
   shellFrame,
@@ -125,8 +114,8 @@ async function run(shell: Shell, argv: readonly string[], input: string, how?: S
   return ended;
 }
 
-function frameOf(variables: SessionVariables, file?: SecretFile): string {
-  const frame = shellFrame(variables, file);
+function frameOf(variables: SessionVariables): string {
+  const frame = shellFrame(variables);
   if (frame === null) throw new Error("the values do not fit");
   return frame;
 }
@@ -237,8 +226,7 @@ for (const [name, shell] of Object.entries(SHELLS)) {
       ["ENV", { env: { ENV: join(dir, "env"), BASH_ENV: join(dir, "env") } }],
     ])("shows no value when tracing is turned on by %s", async (_name, how) => {
       writeFileSync(join(dir, "env"), "set -xv\n");
-      const file = { path: join(newFolder(), "key"), content: "file-secret-value" };
-      const frame = frameOf({ SECRET: "secret-value" }, file);
+      const frame = frameOf({ SECRET: "secret-value" });
       const { code, stdout, stderr } = await run(shell, ["/bin/true"], `junk-secret-value\n${frame}`, how);
       expect(code).toBe(0);
       expect(stdout).toBe(`${STARTED_MARKER}\n`);
@@ -294,26 +282,6 @@ for (const [name, shell] of Object.entries(SHELLS)) {
       write(frameOf({ A: "1" }));
       await ended;
       expect(child.signalCode).toBe("SIGTERM");
-    });
-
-    test("writes the secret to a file that only its own user can read", async () => {
-      const path = join(newFolder(), "it's a $(key)");
-      const contents = [HOSTILE, "-n", "%s\\n", "x".repeat(1_000)];
-      for (const [at, content] of contents.entries()) {
-        const file = { path: `${path}${at}`, content };
-        const ended = await run(
-          shell,
-          ["/bin/sh", "-c", 'umask; echo "$KEY_FILE"'],
-          frameOf({ KEY_FILE: file.path }, file),
-          {
-            flags: ["-euf"],
-          },
-        );
-        const umask = process.umask().toString(8).padStart(4, "0");
-        expect(ended).toEqual({ code: 0, stdout: `${STARTED_MARKER}\n${umask}\n${file.path}\n`, stderr: "" });
-        expect(readFileSync(file.path, "utf8")).toBe(content);
-        expect((statSync(file.path).mode & 0o777).toString(8)).toBe("400");
-      }
     });
 
     describe("for a program that reads its frame itself", () => {
@@ -384,15 +352,6 @@ for (const [name, shell] of Object.entries(SHELLS)) {
         expect(code).toBeGreaterThan(0);
       });
     });
-
-    test("starts nothing when the file can't be written", async () => {
-      const folder = newFolder();
-      for (const path of [join(folder, "none", "key"), folder]) {
-        const frame = frameOf({ KEY_FILE: path }, { path, content: "secret-value" });
-        const ended = await run(shell, ["/bin/echo", "started"], frame);
-        expect(ended).toEqual({ code: 75, stdout: "", stderr: "" });
-      }
-    });
   });
 }
 
@@ -424,8 +383,6 @@ describe("a shell's frame", () => {
     "is null for the character %j",
     (c) => {
       expect(shellFrame({ A: `a${c}b` })).toBeNull();
-      expect(shellFrame({ A: "a" }, { path: "/key", content: `a${c}b` })).toBeNull();
-      expect(shellFrame({ A: "a" }, { path: `/key${c}`, content: "a" })).toBeNull();
     },
   );
 

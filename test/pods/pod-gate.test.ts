@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { Pod } from "../../src/kube/resource.ts";
-import { credentialOf, fitsInLine, frameFor, parkingOf, WORK_SECRET_FILE } from "../../src/pods/pod-gate.ts";
+import { credentialOf, fitsInLine, frameFor, parkingOf } from "../../src/pods/pod-gate.ts";
 import { sessionTemplate } from "../../src/pods/pod-render.ts";
 import { type Json, parsed, podTemplate, sessionsSpec, stored } from "../api/environments.ts";
 
@@ -23,7 +23,6 @@ const render = (sessions: Json, container: Json = COMMAND, podSpec: Json = {}): 
 const KEY = { parking: "Key" };
 const SHELL = { parking: "Shell" };
 const PROGRAM = { parking: "Program" };
-const FILE = { secretDelivery: "File" };
 const session = (pod: Pod) => pod.spec.containers[0];
 const variables = (pod: Pod) => Object.fromEntries((session(pod)?.env ?? []).map(({ name, ...from }) => [name, from]));
 const fromSecret = (key: string) => ({ valueFrom: { secretKeyRef: { name: NAME, key } } });
@@ -121,30 +120,6 @@ describe("parking: Program", () => {
   });
 });
 
-describe("secretDelivery: File", () => {
-  const pod = render(FILE, { ...COMMAND, volumeMounts: [{ name: "w", mountPath: "/w" }] });
-
-  test("waits in a shell, and names the file from the start", () => {
-    expect(parkingOf(pod)).toBe("Shell");
-    expect(variables(pod)["ANTHROPIC_WORK_SECRET_FILE"]).toEqual({ value: WORK_SECRET_FILE });
-  });
-
-  test("mounts an empty volume in memory, and leaves the Pod's groups alone", () => {
-    const volume = pod.spec.volumes?.at(-1);
-    expect(volume).toMatchObject({ emptyDir: { medium: "Memory" } });
-    expect(session(pod)?.["volumeMounts"]).toEqual([
-      { name: "w", mountPath: "/w" },
-      { name: volume?.["name"], mountPath: "/var/run/secrets/berth.dev" },
-    ]);
-    expect(pod.spec["securityContext"]).not.toHaveProperty("fsGroup");
-  });
-
-  test("keeps the template's volumes", () => {
-    const own = { name: "v", emptyDir: {} };
-    expect(render(FILE, COMMAND, { volumes: [own] }).spec.volumes?.[0]).toEqual(own);
-  });
-});
-
 describe("a session's line", () => {
   const identity = { workId: "work_1", sessionId: "sess_1", credential: "it's secret" };
   const IDS = "ANTHROPIC_WORK_ID='work_1' ANTHROPIC_SESSION_ID='sess_1'";
@@ -153,12 +128,6 @@ describe("a session's line", () => {
   test("exports the ids and the credential", () => {
     expect(bodyOf(render(SHELL))).toBe(`export ${IDS} ANTHROPIC_WORK_SECRET='it'\\''s secret'`);
     expect(bodyOf(render({ ...SHELL, credential: "EnvironmentKey" }))).toContain("ANTHROPIC_ENVIRONMENT_KEY=");
-  });
-
-  test("writes the credential to its file, and does not export it", () => {
-    expect(bodyOf(render(FILE))).toBe(
-      `( umask 377; rm -f '${WORK_SECRET_FILE}'; printf %s 'it'\\''s secret' > '${WORK_SECRET_FILE}' ) && export ${IDS}`,
-    );
   });
 
   test("is a JSON object for a waiting program", () => {
@@ -175,7 +144,7 @@ describe("a session's line", () => {
       const fitting = lengths.filter((length) => fitsInLine(parking, { ...identity, credential: "x".repeat(length) }));
       expect(fitting).toContain(3_700);
       expect(fitting).not.toContain(4_000);
-      const ways = parking === "Shell" ? [SHELL, FILE, { ...SHELL, credential: "EnvironmentKey" }] : [PROGRAM];
+      const ways = parking === "Shell" ? [SHELL, { ...SHELL, credential: "EnvironmentKey" }] : [PROGRAM];
       for (const way of ways) {
         for (const length of fitting) {
           expect(frameFor(render(way), "worker", { ...identity, credential: "x".repeat(length) })).not.toBeNull();
@@ -191,9 +160,9 @@ describe("a session's line", () => {
   });
 });
 
-test("gives each way of parking and delivery its own hash", () => {
+test("gives each way of parking its own hash", () => {
   const hash = (sessions: Json) => templateOf(sessions, COMMAND).hash;
-  const hashes = [KEY, SHELL, PROGRAM, FILE, { ...KEY, credential: "EnvironmentKey" }].map(hash);
+  const hashes = [KEY, SHELL, PROGRAM, { ...KEY, credential: "EnvironmentKey" }].map(hash);
   expect(new Set(hashes).size).toBe(hashes.length);
 });
 
@@ -226,14 +195,13 @@ describe("parking left out", () => {
     expect(choose({}, { ...COMMAND, readinessProbe: {}, lifecycle: { preStop: {} } }).mode).toBe("Shell");
   });
 
-  test("is Key after Shell failed, unless only a shell can deliver the secret", () => {
+  test("is Key after Shell failed", () => {
     const environment = (sessions: Json) =>
       parsed(stored(sessionsSpec({ template: podTemplate({ containers: [{ name: "w", ...COMMAND }] }), ...sessions })));
     expect(sessionTemplate(environment({}), "no shell").parking).toEqual({
       mode: "Key",
       message: "no shell; sessions start slower with a key",
     });
-    expect(sessionTemplate(environment(FILE), "no shell").parking.mode).toBe("Shell");
     expect(sessionTemplate(environment(SHELL), "no shell").parking.mode).toBe("Shell");
   });
 });

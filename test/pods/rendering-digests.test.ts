@@ -34,7 +34,6 @@ const WAYS: readonly Json[] = [
   {},
   { lease: "Operator" },
   { parking: "Shell", template: WITH_COMMAND },
-  { secretDelivery: "File", template: WITH_COMMAND },
   { parking: "Program", template: WITH_COMMAND },
   { credential: "EnvironmentKey", template: WITH_COMMAND },
 ];

@@ -15,7 +15,6 @@ import { DEFAULT_TIMING, DRAIN_GRACE } from "../../src/core/timing.ts";
 import { LEASE_DURATION_MS, RENEW_DEADLINE_MS } from "../../src/election/leader-election.ts";
 import { MAX_PENDING, MAX_WRITES } from "../../src/kube/events.ts";
 import { UNREAD_MS } from "../../src/observe/http-server.ts";
-import { WORK_SECRET_FILE } from "../../src/pods/pod-gate.ts";
 import { KEEPER_SLACK_MS } from "../../src/pods/sleep-mark.ts";
 import { FAILURES_TO_OPEN } from "../../src/pods/starts.ts";
 import { MOST_TURNS } from "../../src/pods/turns.ts";
@@ -94,7 +93,6 @@ const SENTENCES: Record<string, readonly string[]> = {
     `after ${s(t.unclaimedParkedMs)}, or after ${minutes(t.unclaimedPreparingMs)} min if it isn't parked yet`,
     `After a crash of the operator, within ${minutes(VOLUME_CREATION_LATENESS * t.lateRecordsMs) === 2 ? "two" : "?"} minutes`,
   ],
-  "docs/session-pods.md": [`\`${WORK_SECRET_FILE}\``],
   "docs/parking.md": [
     `It checks this every ${minutes(t.policyCheckMs) === 10 ? "ten" : "?"} minutes`,
     `after ${minutes(parkedMaxAgeMs(undefined, "Key")) === 10 ? "ten" : "?"} minutes, before common alerts`,

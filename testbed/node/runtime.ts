@@ -36,8 +36,6 @@ export interface StartRequest {
   readonly runsToCompletion: boolean;
   /** The environment as the kubelet resolved it. */
   readonly env: Readonly<Record<string, string>>;
-  /** Files that were written before the program started, by path. */
-  readonly files?: Readonly<Record<string, string>>;
   readonly restartCount: number;
   readonly latency: Latency;
   /** Must be called once, when the container has ended. */

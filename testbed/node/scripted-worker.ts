@@ -233,16 +233,14 @@ function isTransient(status: number): boolean {
 }
 
 /** Returns the worker's identity from its environment, or why it has none. */
-function identityOf({ env, files = {} }: StartRequest): WorkIdentity | string {
+function identityOf({ env }: StartRequest): WorkIdentity | string {
   const workId = env["ANTHROPIC_WORK_ID"];
   const environmentId = env["ANTHROPIC_ENVIRONMENT_ID"];
   const sessionId = env["ANTHROPIC_SESSION_ID"];
   if (!workId) return "handleItem: workId is required";
   if (!environmentId) return "handleItem: environmentId is required";
   if (!sessionId) return "handleItem: sessionId is required";
-  const credential =
-    sessionsToken(env["ANTHROPIC_WORK_SECRET"] ?? files[env["ANTHROPIC_WORK_SECRET_FILE"] ?? ""]) ??
-    env["ANTHROPIC_ENVIRONMENT_KEY"];
+  const credential = sessionsToken(env["ANTHROPIC_WORK_SECRET"]) ?? env["ANTHROPIC_ENVIRONMENT_KEY"];
   if (!credential) return "handleItem: no sessions token and no environment key";
   const baseUrl = env["ANTHROPIC_BASE_URL"];
   // The stock worker would call the public API. A test-bed must never do that.

@@ -15,11 +15,8 @@ export const STARTED = "berth1 started";
 /** Longer writes to a pipe may mix with those of other clients (PIPE_BUF). */
 const MAX_BYTES = 4_096;
 
-/** What a frame gives to a container. */
-export interface SessionFrame {
-  readonly variables: Readonly<Record<string, string>>;
-  readonly file?: { readonly path: string; readonly content: string };
-}
+/** The variables that a frame gives to a container. */
+export type SessionFrame = Readonly<Record<string, string>>;
 
 /** A line that has the form of a frame, but must never be sent. The message contains no part of it. */
 export class FrameError extends Error {}
@@ -51,26 +48,22 @@ export function readFrame(line: string, parking: Parking): SessionFrame | undefi
   // The line breaks before and after it are part of the frame.
   if (line.length + 2 > MAX_BYTES) throw new FrameError(`the frame has ${line.length + 2} bytes`);
   if (!/^[\x20-\x7e]*$/.test(body)) throw new FrameError("the frame has characters that are not printable ASCII");
-  return parking === "Shell" ? readScript(body) : { variables: readObject(body) };
+  return parking === "Shell" ? readScript(body) : readObject(body);
 }
 
 const QUOTED = String.raw`'(?:[^']|'\\'')*'`;
-// An earlier version does not delete the file of an earlier turn first.
-const WRITE = String.raw`\( umask 377; (?:rm -f (${QUOTED}); )?printf %s (${QUOTED}) > (${QUOTED}) \) && `;
 const ASSIGNMENT = ` ([A-Za-z_][A-Za-z0-9_]*)=(${QUOTED})`;
-const SCRIPT = new RegExp(`^(?:${WRITE})?export((?:${ASSIGNMENT})+)$`);
+const SCRIPT = new RegExp(`^export((?:${ASSIGNMENT})+)$`);
 
 function readScript(body: string): SessionFrame {
-  const [, deleted, content, path, assignments] = SCRIPT.exec(body) ?? [];
-  if (assignments === undefined || (deleted !== undefined && deleted !== path))
-    throw new FrameError("the frame is not a list of exports");
+  const [, assignments] = SCRIPT.exec(body) ?? [];
+  if (assignments === undefined) throw new FrameError("the frame is not a list of exports");
   const variables: Record<string, string> = {};
   for (const [, name = "", value = ""] of assignments.matchAll(new RegExp(ASSIGNMENT, "g"))) {
     if (Object.hasOwn(variables, name)) throw new FrameError(`the frame sets ${name} twice`);
     variables[name] = unquoted(value);
   }
-  if (content === undefined || path === undefined) return { variables };
-  return { variables, file: { path: unquoted(path), content: unquoted(content) } };
+  return variables;
 }
 
 function unquoted(word: string): string {

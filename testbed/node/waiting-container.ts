@@ -1,5 +1,4 @@
 import type { Clock, Timer } from "../../src/core/clock.ts";
-import type { Container } from "../../src/kube/objects.ts";
 import { type ScriptedInput, ScriptedStreams } from "./container-streams.ts";
 import { type ContainerExit, EXIT_SIGKILL, EXIT_SIGTERM, type LiveContainer, type StartRequest } from "./runtime.ts";
 import { FrameError, isStartedByShell, type Parking, readFrame, type SessionFrame, STARTED } from "./session-frame.ts";
@@ -67,12 +66,8 @@ export class WaitingContainer implements LiveContainer, ScriptedInput {
     }
   }
 
-  #start({ variables, file }: SessionFrame): void {
+  #start(variables: SessionFrame): void {
     const request = this.#request;
-    if (file && !isWritable(file.path, request.container)) {
-      this.#fail(EXIT_NO_FRAME, `cannot create ${file.path}`);
-      return;
-    }
     const fate = request.fateNow ? request.fateNow() : request.fate;
     this.streams.print(STARTED);
     if (fate?.kind === "start-error") {
@@ -83,7 +78,6 @@ export class WaitingContainer implements LiveContainer, ScriptedInput {
       ...request,
       fate,
       env: { ...request.env, ...variables },
-      files: file ? { [file.path]: file.content } : {},
       onExit: (exit: ContainerExit) => this.#end(exit),
     };
     this.#delay = this.#clock.setTimer(() => {
@@ -110,10 +104,4 @@ export class WaitingContainer implements LiveContainer, ScriptedInput {
     this.#delay?.cancel();
     this.#request.onExit(exit);
   }
-}
-
-/** Whether a file can be created: its folder is a volume's, because images don't have it. */
-function isWritable(path: string, container: Container): boolean {
-  const mounts = (container["volumeMounts"] ?? []) as { mountPath: string; readOnly?: boolean }[];
-  return mounts.some(({ mountPath, readOnly }) => !readOnly && path.startsWith(`${mountPath.replace(/\/+$/, "")}/`));
 }

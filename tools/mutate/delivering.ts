@@ -440,7 +440,7 @@ export const DELIVERING: readonly FileMutations[] = [
       {
         name: "abandons the sessions of an Environment whose parking mode is refused",
         guard: "guard",
-        find: 'parking: "Key", secretDelivery: "Env" };',
+        find: 'parking: "Key" };',
         replace: "};",
       },
     ],

@@ -19,19 +19,9 @@ const RUNNER = {
   command: ["node", "/app/tool-runner.mjs"],
   env: [{ name: "MAX_IDLE_MS", value: MAX_IDLE_MS }],
 };
-/** The runner reads its secret from the environment, so a shell puts it there. */
-const RUNNER_WITH_FILE = {
-  ...RUNNER,
-  command: ["sh", "-c", 'ANTHROPIC_WORK_SECRET="$(cat "$ANTHROPIC_WORK_SECRET_FILE")" exec node /app/tool-runner.mjs'],
-};
-
 const WAYS: readonly (readonly [name: string, options: E2eOptions])[] = [
   ["parking Key", { container: RUNNER, sessions: { parking: "Key" } }],
   ["parking Shell", { container: RUNNER, sessions: { parking: "Shell" } }],
-  [
-    "parking Shell and the secret as a file",
-    { container: RUNNER_WITH_FILE, sessions: { parking: "Shell", secretDelivery: "File" } },
-  ],
 ];
 
 describe.concurrent.each(WAYS)("lease: Operator, with %s", (_name, { sessions, ...options }) => {

@@ -2,7 +2,6 @@ import { describe, expect, test } from "vitest";
 import { bashScript } from "../../../simulator/script.ts";
 import { realClock, SECOND_MS, sleep } from "../../../src/core/clock.ts";
 import type { Pod } from "../../../src/kube/resource.ts";
-import { WORK_SECRET_FILE } from "../../../src/pods/pod-gate.ts";
 import { turnName } from "../../../src/pods/turns.ts";
 import { IS_GVISOR, READ_ONLY } from "../support/isolation.ts";
 import { execIn } from "../support/kubectl.ts";
@@ -159,12 +158,13 @@ describe.concurrent("a session that sleeps between work items", () => {
     await expectCounted(world, { Completed: 2, OOMKilled: 1 });
   });
 
-  test("gets each item's secret as a file, as a user without rights on a read-only file system", async () => {
+  test("gets each item's own secret, as a user without rights on a read-only file system", async () => {
     await using world = await startE2eWorld({
-      sessions: { ...SLEEPS, secretDelivery: "File" },
+      sessions: SLEEPS,
       container: { securityContext: { readOnlyRootFilesystem: true, runAsNonRoot: true } },
     });
-    const look = `stat -L -c '%a %u' ${WORK_SECRET_FILE}; sha256sum <${WORK_SECRET_FILE}; touch /file || ls -A`;
+    const secret = "tr '\\0' '\\n' </proc/1/environ | grep ^ANTHROPIC_WORK_SECRET= | sha256sum";
+    const look = `id -u; ${secret}; touch /file || ls -A`;
     const first = await serveOne(world, { script: bashScript("touch note", look) });
     await untilAsleep(world, first.item);
     for (let n = 2; n <= 3; n += 1) {
@@ -172,7 +172,7 @@ describe.concurrent("a session that sleeps between work items", () => {
       expect(uidOf(pod)).toBe(uidOf(first.pod));
     }
     const [, ...looks] = await untilAnswered(world, first.item, 4);
-    const shown = new RegExp(`^400 ${WORKER_USER}\n[0-9a-f]{64}  -\n.*${READ_ONLY}\nnote$`);
+    const shown = new RegExp(`^${WORKER_USER}\n[0-9a-f]{64}  -\n.*${READ_ONLY}\nnote$`);
     expect(looks).toEqual(Array(3).fill([expect.stringMatching(shown), false]));
     expect(new Set(looks.map(([output]) => output)).size).toBe(3);
     for (const { stoppedBy } of await world.simulator.items()) expect(stoppedBy?.as).toBe("sessions-token");

@@ -1,7 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { bashScript } from "../../../simulator/script.ts";
 import type { Pod } from "../../../src/kube/resource.ts";
-import { WORK_SECRET_FILE } from "../../../src/pods/pod-gate.ts";
 import { podOf, type Served, serveOne, untilAnswered, untilEnded } from "../support/session-life.ts";
 import { NEVER, type StockWorker } from "../support/worker-template.ts";
 import { type E2eWorld, startE2eWorld } from "../support/world.ts";
@@ -9,21 +8,16 @@ import { type E2eWorld, startE2eWorld } from "../support/world.ts";
 /** A way to park a Pod and to deliver its credential; together, all that the schema allows. */
 interface Way {
   readonly parking: "Key" | "Shell";
-  readonly secretDelivery: "Env" | "File";
   readonly credential: "WorkSecret" | "EnvironmentKey";
 }
 
 const WAYS: readonly (readonly [name: string, way: Way])[] = [
-  ["parking Key", { parking: "Key", secretDelivery: "Env", credential: "WorkSecret" }],
-  ["parking Key and the environment key", { parking: "Key", secretDelivery: "Env", credential: "EnvironmentKey" }],
-  ["parking Shell", { parking: "Shell", secretDelivery: "Env", credential: "WorkSecret" }],
-  ["parking Shell and the environment key", { parking: "Shell", secretDelivery: "Env", credential: "EnvironmentKey" }],
-  ["parking Shell and the secret as a file", { parking: "Shell", secretDelivery: "File", credential: "WorkSecret" }],
+  ["parking Key", { parking: "Key", credential: "WorkSecret" }],
+  ["parking Key and the environment key", { parking: "Key", credential: "EnvironmentKey" }],
+  ["parking Shell", { parking: "Shell", credential: "WorkSecret" }],
+  ["parking Shell and the environment key", { parking: "Shell", credential: "EnvironmentKey" }],
 ];
 const WORKERS: readonly StockWorker[] = ["typescript", "python"];
-
-/** The user of the worker images; see testbed/images. */
-const WORKER_USER = 10_001;
 
 /** The states of the session container while its Pod was parked, as the kubelet reported them. */
 function waits(history: readonly Pod[]): ReadonlySet<string> {
@@ -36,12 +30,11 @@ function waits(history: readonly Pod[]): ReadonlySet<string> {
   );
 }
 
-/** Names of the credentials and of the file in a session's environment, as its program sees them. */
+/** Names of the credentials in a session's environment, as its program sees them. */
 const CREDENTIAL_NAMES =
   "tr '\\0' '\\n' </proc/1/environ | cut -d= -f1 | grep -E 'SECRET|KEY|TOKEN|ACKNOWLEDGED' | sort | xargs";
 
-function credentialNames({ secretDelivery, credential }: Way): string {
-  if (secretDelivery === "File") return "ANTHROPIC_WORK_SECRET_FILE";
+function credentialNames({ credential }: Way): string {
   return credential === "WorkSecret" ? "ANTHROPIC_WORK_SECRET" : "ANTHROPIC_ENVIRONMENT_KEY";
 }
 
@@ -92,12 +85,3 @@ test.concurrent.each(WORKERS)(
     expect(await world.simulator.items()).toHaveLength(1);
   },
 );
-
-test("a secret as a file is readable to the worker's user alone, and was written before the worker started", async () => {
-  await using world = await startE2eWorld({ sessions: { secretDelivery: "File" } });
-  const look = `stat -L -c '%a %u' ${WORK_SECRET_FILE}; ls -A /var/run/secrets/berth.dev; wc -c <${WORK_SECRET_FILE}`;
-  const served = await serveOne(world, { script: bashScript(look) });
-  await untilEnded(world, served, "Completed");
-  const [[file] = []] = await untilAnswered(world, served.item, 1);
-  expect(file).toMatch(new RegExp(`^400 ${WORKER_USER}\\nwork-secret\\n\\d{2,}$`));
-});

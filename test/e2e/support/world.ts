@@ -200,10 +200,7 @@ export class E2eWorld implements AsyncDisposable {
   /** The Pod template that `spec` contains. */
   template(): Record<string, unknown> {
     const { worker = "typescript", maxIdleMs = SOON, container, podSpec, sessions } = this.#options;
-    const inShell =
-      sessions?.["parking"] === "Shell" ||
-      sessions?.["secretDelivery"] === "File" ||
-      sessions?.["workspace"] !== undefined;
+    const inShell = sessions?.["parking"] === "Shell" || sessions?.["workspace"] !== undefined;
     return workerTemplate(this.cluster.images, {
       worker,
       maxIdleMs,

@@ -14,7 +14,6 @@ export function bases(world: World): unknown[] {
     ...(sessions as object),
     lease: "Operator",
     parking: "Shell",
-    secretDelivery: "File",
     template: withCommand,
     disruption: "Protect",
     onPodFailure: "Release",

@@ -96,8 +96,8 @@ export class LoopContainer {
       onExit: ({ exitCode }) => this.#end(exitCode),
     };
     this.is = "waiting";
-    this.#waiting = new WaitingContainer(clock, parking, request, ({ env, files = {} }) => {
-      const secret = env["ANTHROPIC_WORK_SECRET"] ?? files[env["ANTHROPIC_WORK_SECRET_FILE"] ?? ""];
+    this.#waiting = new WaitingContainer(clock, parking, request, ({ env }) => {
+      const secret = env["ANTHROPIC_WORK_SECRET"];
       if (drawn) this.run(drawn, env["ANTHROPIC_WORK_ID"] ?? "", secret ?? env["ANTHROPIC_ENVIRONMENT_KEY"] ?? "");
       // This container signals its worker itself.
       return { signal: () => {} };

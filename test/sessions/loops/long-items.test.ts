@@ -57,7 +57,6 @@ describe("an item whose ids and credential do not fit in a line", () => {
   test.each([
     ["parking is Shell", { parking: "Shell" }],
     ["parking is Program", { parking: "Program" }],
-    ["only a shell can write the file", { secretDelivery: "File" }],
   ])("is stopped and reported if %s, and the Pod serves the next one", async (_, sessions) => {
     const { world, pad } = await worldOf(sessions);
     const id = world.enqueue();

@@ -32,7 +32,6 @@ async function serve(world: LoopWorld, { kube }: Operator): Promise<readonly str
 describe("a session's line", () => {
   test.each([
     ["a shell", {}],
-    ["a shell that writes its secret to a file", { secretDelivery: "File" }],
     ["a program", { parking: "Program" }],
   ])("starts it in %s", async (_what, sessions) => {
     const { world, operator } = await parkedWorld(sessions);

@@ -252,16 +252,6 @@ describe("a process that waits in Berth's shell", () => {
     expect(await log()).toBe("berth1 started\nit's 0\n");
   });
 
-  test("writes the frame's file where the container's volume is", async () => {
-    const path = "/var/run/secrets/berth.dev/work-secret";
-    const volumeMounts = [{ name: "secret", mountPath: "/var/run/secrets/berth.dev" }];
-    const show = "console.log(require('fs').readFileSync(process.env.FILE, 'utf8'), process.env.FILE)";
-    const { container, exited, log } = await start(waiting(show, { volumeMounts }));
-    send(container, shellFrame({ FILE: path }, { path, content: "sec'ret" }));
-    expect(await exited).toEqual({ exitCode: 0 });
-    expect(await log()).toMatch(/^berth1 started\nsec'ret \/.+\/var\/run\/secrets\/berth.dev\/work-secret\n$/);
-  });
-
   test("ends on SIGTERM, and at once without its program", async () => {
     const { container, exited } = await start(waiting(""));
     container.signal("SIGTERM");

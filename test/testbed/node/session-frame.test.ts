@@ -12,17 +12,12 @@ describe("the operator's frames", () => {
     { A: "", B_2: "it's '' quoted \\ $(x) `y` \"z\"", _c: "#end" },
     { ANTHROPIC_WORK_SECRET: "s'".repeat(100) },
   ])("give their variables to a shell and to a program: %j", (variables) => {
-    expect(readFrame(line(shellFrame(variables)), "Shell")).toEqual({ variables });
-    expect(readFrame(line(programFrame(variables)), "Program")).toEqual({ variables });
-  });
-
-  test("give a shell a file", () => {
-    const file = { path: "/run/it's/key", content: "sec'ret" };
-    expect(readFrame(line(shellFrame({ A: "1" }, file)), "Shell")).toEqual({ variables: { A: "1" }, file });
+    expect(readFrame(line(shellFrame(variables)), "Shell")).toEqual(variables);
+    expect(readFrame(line(programFrame(variables)), "Program")).toEqual(variables);
   });
 
   test("give a program other characters", () => {
-    expect(readFrame(line(programFrame({ A: "é\n" })), "Program")).toEqual({ variables: { A: "é\n" } });
+    expect(readFrame(line(programFrame({ A: "é\n" })), "Program")).toEqual({ A: "é\n" });
   });
 });
 
@@ -55,10 +50,7 @@ describe("a body that must never be sent", () => {
     "export A='1' A='2'",
     `export A='${"x".repeat(4_096)}'`,
     "export A='é'",
-    "( umask 077; printf %s 's' > '/f' ) && export A='1'",
-    "( umask 377; printf %s 's' > '/f' ); export A='1'",
-    "( umask 377; printf %s 's' > /f ) && export A='1'",
-    "( umask 377; rm -f '/g'; printf %s 's' > '/f' ) && export A='1'",
+    "( umask 377; printf %s 's' > '/f' ) && export A='1'",
   ])("to a shell: %j", (body) => {
     expect(() => readFrame(framed(body), "Shell")).toThrow(FrameError);
   });

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { Container } from "../../../src/kube/objects.ts";
-import { programFrame, type SecretFile, shellFrame, waitingCommand } from "../../../src/pods/frame.ts";
+import { programFrame, shellFrame, waitingCommand } from "../../../src/pods/frame.ts";
 import type { FateInput } from "../../../testbed/node/fate.ts";
 import { ScriptedRuntime } from "../../../testbed/node/scripted-runtime.ts";
 import { ScriptedWorkers } from "../../../testbed/node/scripted-worker.ts";
@@ -53,7 +53,7 @@ class WaitingBench extends PodBench {
   }
 }
 
-const frame = (variables: Record<string, string> = VARIABLES, file?: SecretFile) => shellFrame(variables, file);
+const frame = (variables: Record<string, string> = VARIABLES) => shellFrame(variables);
 
 describe("a container that waits in Berth's shell", () => {
   test("is running and ready, and its fate doesn't begin", async () => {
@@ -153,20 +153,6 @@ describe("a worker that gets a frame", () => {
     bench.send(frame());
     await bench.untilPhase("Succeeded");
     expect(bench.identities[0]).toEqual(identity);
-  });
-
-  test("reads its secret from the frame's file, if a volume is mounted there", async () => {
-    const volumeMounts = [{ name: "secret", mountPath: "/var/run/secrets/berth.dev" }];
-    const bench = await WaitingBench.started(worker, { containers: [{ ...SHELL, env, volumeMounts }] });
-    const { ANTHROPIC_WORK_SECRET: content, ...rest } = VARIABLES;
-    const path = "/var/run/secrets/berth.dev/work-secret";
-    const text = frame({ ...rest, ANTHROPIC_WORK_SECRET_FILE: path }, { path, content });
-    bench.send(text);
-    await bench.untilPhase("Succeeded");
-    expect(bench.identities[0]).toEqual(identity);
-    const without = await WaitingBench.started(worker, { containers: [{ ...SHELL, env }] });
-    without.send(text);
-    expect(await without.end("Error")).toMatchObject({ exitCode: 75 });
   });
 
   test("reads it itself with parking: Program", async () => {

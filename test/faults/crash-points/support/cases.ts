@@ -122,7 +122,6 @@ export const SESSION_CASES: readonly CrashCase[] = [
   ...writes("served", ["claim.ack", "session.open", "session.settled"]),
   ...writes("served", ["retention.delete-pod", "environment.release"]),
   ...writes("retained", ["session.settled"]),
-  ...writes("filed", ["claim.ack", "session.open", "session.touch", "session.deliver"]),
   ...writes("kept", ["claim.ack", "session.take", "session.open", "session.settled"]),
   ...writes("beaten", ["session.beat"]),
   ...writes("kept", ["session.stop"], { force: true }),

@@ -185,8 +185,6 @@ export const SCENARIOS = {
   retained: { world: () => ({ sessions: { retainEndedSeconds: 5 } }), ends: "served" },
   /** parking: Shell, the default for a template with a command. */
   shell: { world: () => WITH_COMMAND, ends: "served" },
-  /** The same with credential delivery as a file. */
-  filed: { world: () => ({ ...WITH_COMMAND, sessions: { secretDelivery: "File" } }), ends: "served" },
   /** parking: Program. */
   program: { world: () => ({ sessions: { parking: "Program" } }), ends: "served" },
   /** The line arrives without an answer. The program sends no heartbeat, so only its log shows that it has started. */
