@@ -426,12 +426,6 @@ export const ROOMS: readonly FileMutations[] = [
         replace: "",
       },
       {
-        name: "starts the program although its file could not be written",
-        guard: "error",
-        find: ") && ` : ",
-        replace: "); ` : ",
-      },
-      {
         name: "waits although the program is missing",
         guard: "guard",
         find: '[ -f "$1" ] && [ -x "$1" ] ;;',
