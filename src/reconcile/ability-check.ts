@@ -1,5 +1,4 @@
 import type { Environment, EnvironmentStatus } from "../api/environment.ts";
-import { keptFromShell } from "../api/parking-needs.ts";
 import { keptFromSleep, sleepSecondsOf } from "../api/sleep-needs.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Points } from "../core/points.ts";
@@ -7,12 +6,12 @@ import type { Timing } from "../core/timing.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { apiErrorText, isForbidden, isInvalid, isNotFound } from "../kube/errors.ts";
 import { PODS } from "../kube/resource.ts";
-import { whyAwakeOf, whyKeyOf } from "../pods/parking.ts";
+import { whyAwakeOf } from "../pods/sleep-choice.ts";
 import type { ReconcilePoint } from "./reconciler-options.ts";
 import { dryRunName } from "./template-check.ts";
 
 interface Options {
-  readonly kube: Pick<KubeClient, "attach" | "patch">;
+  readonly kube: Pick<KubeClient, "patch">;
   readonly points: Points<ReconcilePoint>;
   readonly clock: Clock;
   readonly timing: Pick<Timing, "policyCheckMs">;
@@ -140,26 +139,6 @@ export class AbilityCheck {
     this.#forbidden = null;
     this.#wasAllowed = true;
   }
-}
-
-/**
- * Whether warm Pods can wait in a shell, for an Environment that leaves the choice to Berth. Without the right to
- * attach, they wait for a key.
- */
-export function parkingCheck(options: Options): AbilityCheck {
-  const { kube, points, found } = options;
-  return new AbilityCheck(options, {
-    act: "attach to Pods",
-    was: found?.parking?.mode === "Key" ? whyKeyOf(found.parking) : null,
-    wasAllowed: found?.parking?.mode === "Shell",
-    failure: found?.parking?.failure,
-    isWanted: ({ spec: { sessions } }) =>
-      sessions !== undefined && sessions.parking === undefined && keptFromShell(sessions.template) === null,
-    request: async (ref) => {
-      const attach = () => kube.attach(ref, { container: "none" });
-      (await points.run("reconcile.check-attach", {}, attach)).close();
-    },
-  });
 }
 
 /** Whether turns can be added to Pods, for an Environment whose sessions are to sleep. */
