@@ -27,7 +27,7 @@ export async function createEnvironment(
     await stand.environment(served, {
       network: { egress: { cidrs: [`${node.address}/32`] } },
       // Waiting Pods are replaced at a certain age, and the replacement would disturb a measurement.
-      sessions: { retainEndedSeconds: 0, parkedMaxAgeSeconds: 0, ...sessions, template },
+      sessions: { retainEndedSeconds: 0, ...sessions, template },
     });
     return true;
   } catch (error) {

@@ -173,6 +173,6 @@ async function measureRaw(
 }
 
 function specFor(warm: number) {
-  const template = { spec: { containers: [{ name: "worker", image: "worker:1" }] } };
+  const template = { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] } };
   return { sessions: { maxConcurrent: 2 * warm, warm, retainEndedSeconds: 0, template } };
 }

@@ -80,6 +80,6 @@ async function operator(stand: Stand, served: Served, { warm }: Load, touches: T
 }
 
 function specFor(warm: number) {
-  const template = { spec: { containers: [{ name: "worker", image: "worker:1" }] } };
+  const template = { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] } };
   return { sessions: { maxConcurrent: 200, warm, retainEndedSeconds: 0, template } };
 }

@@ -93,7 +93,7 @@ describe("rules", () => {
       expect(classOf(result.ok ? result.environment : null)).toBe(named);
       expect(classOf(isolated(parsed(raw), classes))).toBe(named);
     }
-    const running = parseForRunning(stored(sessionsSpec({ isolation, parking: "Shell" })), classes);
+    const running = parseForRunning(stored(sessionsSpec({ isolation })), classes);
     expect(running?.spec.sessions?.template.spec.runtimeClassName).toBe(named);
   });
 
@@ -104,7 +104,7 @@ describe("rules", () => {
   });
 
   test.each<[string, Json]>([
-    ["a template that can't wait in a shell", sessionsSpec({ parking: "Shell" })],
+    ["a template that can't wait in a shell", sessionsSpec({})],
     ["rules for the network", { ...sessionsSpec(), network: { egress: { cidrs: ["10.0.0.0/8", "none"] } } }],
   ])("has a spec for running sessions despite %s", (_what, spec) => {
     expect(parseEnvironment(stored(spec)).ok).toBe(false);
@@ -154,18 +154,18 @@ describe("parking", () => {
 
   test.each([...NOT_IN_SHELL, ...NOT_BY_INPUT])("Shell is refused: %s", (why, container, podSpec) => {
     const refusal = `spec.sessions.parking: Shell is not possible: ${why}; change that, or set parking: Key`;
-    expect(withSession({ parking: "Shell" }, container, podSpec)).toEqual([refusal]);
+    expect(withSession({}, container, podSpec)).toEqual([refusal]);
     expect(withSession({}, container, podSpec)).toEqual([]);
     expect(withSession({ parking: "Key" }, container, podSpec)).toEqual([]);
   });
 
   test.each(NOT_BY_INPUT)("Program is refused: %s", (why, container, podSpec) => {
     const refusal = `spec.sessions.parking: Program is not possible: ${why}; change that, or set parking: Key`;
-    expect(withSession({ parking: "Program" }, container, podSpec)).toEqual([refusal]);
+    expect(withSession({ preload: true }, container, podSpec)).toEqual([refusal]);
   });
 
   test.each(NOT_IN_SHELL)("Program is accepted although Shell is not: %s", (_, container) => {
-    expect(withSession({ parking: "Program" }, container)).toEqual([]);
+    expect(withSession({ preload: true }, container)).toEqual([]);
   });
 
   test("Shell accepts variables that are known from the start, readiness probes and hooks before the end", () => {
@@ -175,7 +175,7 @@ describe("parking", () => {
       lifecycle: { preStop: {} },
       tty: false,
     };
-    expect(withSession({ parking: "Shell" }, container, { os: { name: "linux" } })).toEqual([]);
+    expect(withSession({}, container, { os: { name: "linux" } })).toEqual([]);
   });
 
   test("names the container of the session, not the first one", () => {
@@ -183,7 +183,7 @@ describe("parking", () => {
       metadata: { annotations: { "kubectl.kubernetes.io/default-container": "worker" } },
       spec: { containers: [{ name: "proxy", command: ["proxy"] }, { name: "worker" }] },
     };
-    expect(problems(stored(sessionsSpec({ template, parking: "Shell" })))).toEqual([
+    expect(problems(stored(sessionsSpec({ template })))).toEqual([
       expect.stringContaining("spec.containers[1].command is not set"),
     ]);
   });

@@ -77,8 +77,8 @@ describe("sessions can't sleep", () => {
     ["command is not set", { command: undefined }],
     ["livenessProbe ", { livenessProbe: {} }],
     ["ports is set", { ports: [{ containerPort: 8080 }] }],
-  ])("with parking Program where a shell could not start the program of a later item: %s", (why, container) => {
-    expect(keptFromSleep(withSession(container, {}, { parking: "Program" }))).toContain(`${CONTAINER}.${why}`);
+  ])("with preload where a shell could not start the program of a later item: %s", (why, container) => {
+    expect(keptFromSleep(withSession(container, {}, { preload: true }))).toContain(`${CONTAINER}.${why}`);
   });
 
   test("beside another regular container, wherever it is in the list", () => {
@@ -95,8 +95,8 @@ describe("sessions can't sleep", () => {
 describe("sessions can sleep", () => {
   test.each<[string, Json, Json?]>([
     ["with a command alone", {}],
-    ["with parking Shell", {}, { parking: "Shell" }],
-    ["with parking Program", {}, { parking: "Program" }],
+    ["with parking Shell", {}, {}],
+    ["with preload", {}, { preload: true }],
     ["with mounts of whole volumes", { volumeMounts: [{ name: "a", mountPath: "/a", subPath: "" }] }],
     [
       "with resources that bound the whole Pod",

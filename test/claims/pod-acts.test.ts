@@ -124,11 +124,11 @@ describe("touching a Pod", () => {
 
   test("keeps the time of the first assignment, of this process or an earlier one", async () => {
     const earlier = "2029-12-31T23:00:00.000Z";
-    const annotations = { "berth.dev/parking": "Shell", "berth.dev/assigned-at": earlier };
+    const annotations = { "berth.dev/assigned-at": earlier };
     const said = async (of: Pod, claim: Claim) =>
       ((await touch(of, claim)).calls[0]?.body as Pod | undefined)?.metadata.annotations?.["berth.dev/assigned-at"];
     expect(await said(sessionPod({ annotations }), opened())).toBe(earlier);
-    const unseen = sessionPod({ annotations: { "berth.dev/parking": "Shell" } });
+    const unseen = sessionPod({ annotations: {} });
     expect(await said(unseen, opened({ assignedAtMs: Date.parse(earlier) }))).toBe(earlier);
   });
 
@@ -297,7 +297,7 @@ test("a Pod whose container runs by now has not failed to start", () => {
 
 test("a Pod that has not read its line has failed to start, although its container runs", () => {
   const step = { do: "delete-pod", why: "StartFailed", message: "" } as const;
-  const annotations = { "berth.dev/parking": "Shell", "berth.dev/assigned-at": new Date(0).toISOString() };
+  const annotations = { "berth.dev/assigned-at": new Date(0).toISOString() };
   const of = (state: "running" | "terminated") =>
     pod(
       { containerStatuses: [{ name: "worker", state: { [state]: { exitCode: 1 } } }] },

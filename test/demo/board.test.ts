@@ -133,7 +133,7 @@ const missing = (name: string) => `secret "${name}" not found`;
 function shellPod(name: string, workId?: string): Pod {
   const made = pod(name, workId === undefined ? "warm" : "running", workId, running);
   const assigned = workId === undefined ? {} : { "berth.dev/assigned-at": "2026-01-01T00:00:00Z" };
-  made.metadata.annotations = { ...made.metadata.annotations, "berth.dev/parking": "Shell", ...assigned };
+  made.metadata.annotations = { ...made.metadata.annotations, ...assigned };
   return made;
 }
 

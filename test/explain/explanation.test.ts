@@ -185,8 +185,8 @@ describe("the explanation", () => {
     });
   });
 
-  test("for a claimed Pod with parking Program says what waits: a shell, once its session has slept", () => {
-    const program = { "berth.dev/parking": "Program" };
+  test("for a claimed Pod with preload says what waits: a shell, once its session has slept", () => {
+    const program = { "berth.dev/preload": "true" };
     const sentenceOf = (of: Pod, turn: number) => {
       const prepared = { ...of, status: { ...of.status, conditions: PREPARED } };
       return explanationOf(traces({ pods: [prepared], claims: [{ ...claim({ opened: false }), turn }] })).sentence;

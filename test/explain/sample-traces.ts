@@ -56,7 +56,7 @@ export function pod(
 /** A Pod whose shell has waited since its first second, and perhaps was assigned to its session. */
 export function waitingPod(annotations: Record<string, string>): Pod {
   const isAssigned = "berth.dev/assigned-at" in annotations;
-  return pod(running(1), isAssigned ? "running" : "warm", { "berth.dev/parking": "Shell", ...annotations });
+  return pod(running(1), isAssigned ? "running" : "warm", { ...annotations });
 }
 
 /** A Pod whose turns started and ended at these seconds. The keeper runs since its first second. */

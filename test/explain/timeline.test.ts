@@ -97,8 +97,8 @@ describe("the timeline", () => {
     ]);
   });
 
-  test("tells that the first program waits itself with parking Program, and that all others wait in a shell", () => {
-    const told = timelineOf(traces({ pods: [awakePod({ "berth.dev/parking": "Program" })] }));
+  test("tells that the first program waits itself with preload, and that all others wait in a shell", () => {
+    const told = timelineOf(traces({ pods: [awakePod({ "berth.dev/preload": "true" })] }));
     expect(told.map(({ message }) => message)).toEqual(
       expect.arrayContaining([
         "turn 1 started, and its program waits",

@@ -17,7 +17,7 @@ const cluster = useCluster();
 /** A world whose Pods wait in a real shell. The first client that attaches gets this fault, and so on. */
 const shellWorld = (...faults: (AttachFault | undefined)[]) =>
   stockWorld(cluster, SOON, {
-    sessions: { warm: 1, parking: "Shell" },
+    sessions: { warm: 1 },
     node: { runtime: "process", fates: () => undefined, attachFaults: () => faults.shift() },
   });
 
@@ -188,7 +188,7 @@ describe.concurrent("an operator that can't attach", () => {
   test("gives no session to a Pod until it has attached to it", async () => {
     let isRefused = true;
     await using world = await stockWorld(cluster, SOON, {
-      sessions: { warm: 1, maxConcurrent: 1, parking: "Shell" },
+      sessions: { warm: 1, maxConcurrent: 1 },
       node: {
         runtime: "process",
         fates: () => undefined,

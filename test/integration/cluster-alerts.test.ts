@@ -109,8 +109,8 @@ test("a cluster's usual alerts fire in two hours for a Pod that waits for a key,
   const { spec } = parse(await readFile(clusterRules(), "utf8")) as { spec: { groups: RuleGroup[] } };
   const published = groupOf(spec, "kubernetes-apps");
   const later = groupOf(parse(await readFile(LATER_RULES, "utf8")), "cluster");
-  await using shellWorld = await worldOf({ parking: "Shell" });
-  await using keyWorld = await worldOf({ parking: "Key", parkedMaxAgeSeconds: 0 });
+  await using shellWorld = await worldOf({});
+  await using keyWorld = await worldOf({ parking: "Key" });
   let fate: FateInput = { kind: "exit", afterMs: 30_000 };
   await using sleepWorld = await startWorld(cluster, {
     node: { fates: () => fate },

@@ -119,7 +119,7 @@ function check(acts: readonly Act[], rules: Partial<Rules> = {}): void {
   const trace = new Trace();
   for (const act of acts) act(trace);
   checkSession(project(trace.entries, [WORK_ID]), {
-    rules: { parking: "Shell", ...rules },
+    rules: { ...rules },
     timing: DEFAULT_TIMING,
     showsEnds: true,
   });

@@ -46,7 +46,7 @@ function poolOf(pods: readonly Pod[], answer: Answer, unattached = "", warm = 1,
   const kube = new FakeKube(answer, clock);
   const claims = new ClaimTable();
   const sessions = {
-    ...{ maxConcurrent: warm, warm, parkedMaxAgeSeconds: 0, prepareTimeoutSeconds: 600 },
+    ...{ maxConcurrent: warm, warm, prepareTimeoutSeconds: 600 },
     workspace: "Ephemeral",
   };
   const context = fakeContext({

@@ -93,7 +93,7 @@ const SENTENCES: Record<string, readonly string[]> = {
     `after ${s(t.unclaimedParkedMs)}, or after ${minutes(t.unclaimedPreparingMs)} min if it isn't parked yet`,
     `After a crash of the operator, within ${minutes(VOLUME_CREATION_LATENESS * t.lateRecordsMs) === 2 ? "two" : "?"} minutes`,
   ],
-  "docs/parking.md": [
+  "docs/warm-pods.md": [
     `It checks this every ${minutes(t.policyCheckMs) === 10 ? "ten" : "?"} minutes`,
     `after ${minutes(parkedMaxAgeMs(undefined, "Key")) === 10 ? "ten" : "?"} minutes, before common alerts`,
   ],

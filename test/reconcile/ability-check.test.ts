@@ -156,7 +156,7 @@ describe("the right to attach", () => {
   });
 
   test.each<[string, ReturnType<typeof environmentOf>]>([
-    ["the spec chooses Shell", environmentOf({ parking: "Shell" })],
+    ["the spec chooses Shell", environmentOf({})],
     ["the spec chooses Key", environmentOf({ parking: "Key" })],
     ["the template keeps Pods from waiting in a shell", environmentOf({ template: podTemplate() })],
     ["there are no sessions", parsed(stored(workersSpec()))],

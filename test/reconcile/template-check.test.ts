@@ -269,7 +269,7 @@ describe("refusals", () => {
       "spec.sessions.template.spec.runtimeClassName: the cluster has no RuntimeClass gvisor; create it, or correct the name",
     ],
   ])("names the field of a RuntimeClass %s that does not exist", async (_what, sessions, pod, message) => {
-    const template = { spec: { containers: [{ name: "worker", image: "worker:1" }], ...pod } };
+    const template = { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }], ...pod } };
     const checked = templateOfEnvironment(parsed(stored(sessionsSpec({ ...sessions, template }))));
     const words = `${ABOUT}pods "${NAME}" is forbidden: pod rejected: RuntimeClass "gvisor" not found`;
     const allowing = { runtimeClasses: ["gvisor"] };

@@ -100,7 +100,7 @@ async function findings(
 }
 
 function specFor({ lease, kept }: Kind) {
-  const template = { spec: { containers: [{ name: "worker", image: "worker:1" }] } };
+  const template = { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] } };
   const keeping = kept === 0 ? { retainEndedSeconds: 0 } : {};
   return { sessions: { maxConcurrent: 100, warm: WARM, lease, ...keeping, template } };
 }

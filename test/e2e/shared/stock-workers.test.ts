@@ -14,8 +14,8 @@ interface Way {
 const WAYS: readonly (readonly [name: string, way: Way])[] = [
   ["parking Key", { parking: "Key", credential: "WorkSecret" }],
   ["parking Key and the environment key", { parking: "Key", credential: "EnvironmentKey" }],
-  ["parking Shell", { parking: "Shell", credential: "WorkSecret" }],
-  ["parking Shell and the environment key", { parking: "Shell", credential: "EnvironmentKey" }],
+  ["parking Shell", { credential: "WorkSecret" }],
+  ["parking Shell and the environment key", { credential: "EnvironmentKey" }],
 ];
 const WORKERS: readonly StockWorker[] = ["typescript", "python"];
 

@@ -204,7 +204,7 @@ const HISTORIES: readonly (readonly [name: string, of: History])[] = [
   ["lease: Worker, parking: Shell, overdue", { sessions: { ...IN_SHELL, maxDurationSeconds: 6 }, programs: ["deaf"] }],
   [
     "lease: Operator, parking: Program",
-    { sessions: { parking: "Program", lease: "Operator" }, programs: ["plain", "killed", "crashes"] },
+    { sessions: { preload: true, lease: "Operator" }, programs: ["plain", "killed", "crashes"] },
   ],
   [
     "lease: Operator, parking: Shell, Release",
@@ -232,7 +232,7 @@ const HISTORIES: readonly (readonly [name: string, of: History])[] = [
   ["workspace: Pod", { sessions: SLEEPING, programs: ["stock", "stock", "killed", "crashes"], comesBack: true }],
   [
     "workspace: Pod, parking: Program",
-    { sessions: { ...SLEEPING, parking: "Program" }, programs: ["stock", "stock", "killed"], comesBack: true },
+    { sessions: { ...SLEEPING, preload: true }, programs: ["stock", "stock", "killed"], comesBack: true },
   ],
   [
     "workspace: Pod, lease: Operator, Release",

@@ -13,7 +13,7 @@ export function bases(world: World): unknown[] {
   const full = {
     ...(sessions as object),
     lease: "Operator",
-    parking: "Shell",
+
     template: withCommand,
     disruption: "Protect",
     onPodFailure: "Release",

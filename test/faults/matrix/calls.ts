@@ -92,7 +92,6 @@ function pauseNowAndThen(world: LoopWorld): void {
 const CONFLICT = "another client changed or replaced the claim's Secret";
 
 const SHELL = {
-  parking: "Shell",
   template: { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] } },
 };
 const PROTECT = { disruption: "Protect" };
@@ -119,7 +118,7 @@ export const KUBE_ROWS: Readonly<Record<string, Row>> = {
   "get secrets (claim)": { always: editClaims, says: CONFLICT },
   "list secrets": { begin: "start" },
   "create secrets (claim)": { most: 150 },
-  "create secrets (removal)": { most: 150, sessions: { warm: 2, parkedMaxAgeSeconds: 60 }, arrivalSeconds: 300 },
+  "create secrets (removal)": { most: 150, sessions: { warm: 2 }, arrivalSeconds: 300 },
   "patch secrets": { says: CONFLICT },
   "delete secrets": { says: CONFLICT },
   "list pods": {},

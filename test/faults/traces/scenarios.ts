@@ -30,7 +30,7 @@ function inTurn(...fates: readonly FateInput[]): { fates: () => FateInput } {
 }
 
 /** Pods that wait in a shell. */
-const IN_SHELL = { parking: "Shell" } as const;
+const IN_SHELL = {} as const;
 const SHELL_WORLD = { ...SHORT, container: { command: ["worker"] } } as const;
 
 /** Sessions that sleep in their Pods, longer than any scenario lasts. */

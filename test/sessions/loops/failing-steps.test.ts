@@ -237,7 +237,9 @@ describe.each(LEASES)("lease: %s", (lease) => {
     const fix = refuse(operator, { verb: "delete", plural: "pods", status: 500 });
     for (let n = 0; n < 8; n += 1) world.enqueue();
     world.patchEnvironment({
-      spec: { sessions: { template: { spec: { containers: [{ name: "worker", image: "worker:2" }] } } } },
+      spec: {
+        sessions: { template: { spec: { containers: [{ name: "worker", image: "worker:2", command: ["worker"] }] } } },
+      },
     });
     await untilTold(world, "delete-pod", "refused with 500");
     expect(world.conditionOf("CapacityAvailable")?.message).not.toContain("raise it");
@@ -256,7 +258,9 @@ describe.each(LEASES)("lease: %s", (lease) => {
     for (let n = 0; n < 6; n += 1) world.enqueue();
     // Pods of the earlier template are removed, which needs Secrets, too.
     world.patchEnvironment({
-      spec: { sessions: { template: { spec: { containers: [{ name: "worker", image: "worker:2" }] } } } },
+      spec: {
+        sessions: { template: { spec: { containers: [{ name: "worker", image: "worker:2", command: ["worker"] }] } } },
+      },
     });
     await untilTold(world, "journal", "refused with 500");
     await world.pass(14 * MINUTE);

@@ -100,7 +100,7 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
       lease,
       onPodFailure,
       disruption: pick(["Allow", "Protect"]),
-      ...pick<Record<string, string>>([{ parking: "Key" }, {}, { parking: "Shell" }, { parking: "Program" }]),
+      ...pick<Record<string, string>>([{ parking: "Key" }, {}, {}, { preload: true }]),
       template: { spec: { containers: [CONTAINER], terminationGracePeriodSeconds: 30 } },
       parkedMaxAgeSeconds: pick([0, 60, 600]),
       ...workspace,

@@ -55,8 +55,8 @@ describe("an item whose ids and credential do not fit in a line", () => {
   });
 
   test.each([
-    ["parking is Shell", { parking: "Shell" }],
-    ["parking is Program", { parking: "Program" }],
+    ["parking is Shell", {}],
+    ["parking is Program", { preload: true }],
   ])("is stopped and reported if %s, and the Pod serves the next one", async (_, sessions) => {
     const { world, pad } = await worldOf(sessions);
     const id = world.enqueue();
@@ -76,7 +76,7 @@ describe("an item whose ids and credential do not fit in a line", () => {
   });
 
   test("is reported as such by the operator that settles it after a restart", async () => {
-    const { world, operator } = await worldOf({ parking: "Shell" });
+    const { world, operator } = await worldOf({});
     const id = world.enqueue();
     world.api.answer = (call) => (call === "stop" ? json(503, {}) : undefined);
     await world.until("the item is acknowledged", () => world.item(id).acks.length > 0);
@@ -92,7 +92,7 @@ describe("an item whose ids and credential do not fit in a line", () => {
 
   test("is not given to a free Pod of an earlier spec that waits in a shell", async () => {
     let prepareMs = 500;
-    const { world, pad } = await worldOf({ parking: "Shell" }, 0, { prepareMs: () => prepareMs });
+    const { world, pad } = await worldOf({}, 0, { prepareMs: () => prepareMs });
     // Pods of a template that has served are not replaced before the next ones are ready.
     world.enqueue();
     await world.until("a session has ended", () => world.starts.length === 1 && world.isSettled);

@@ -115,7 +115,7 @@ describe("Pods that are deleted, or can't be", () => {
     await world.until("parked Pods", () => world.parked.length === 4);
     const old = new Set(world.pods.map(({ metadata }) => metadata.uid));
     operator.kube.delay = ({ verb, plural }) => (verb === "delete" && plural === "pods" ? 25 * SECOND : 0);
-    const containers = [{ name: "worker", image: "worker:2" }];
+    const containers = [{ name: "worker", image: "worker:2", command: ["worker"] }];
     world.patchEnvironment({ spec: { sessions: { template: { spec: { containers } } } } });
     const fresh = () => world.parked.filter(({ metadata }) => !old.has(metadata.uid));
     await world.until("two new Pods exist", () => fresh().length >= 2, 20 * SECOND);
@@ -194,7 +194,7 @@ describe("Pods that are deleted, or can't be", () => {
   });
 
   test("a journal written after the initial list is found, and its Pod is freed", async () => {
-    const { world } = served({ sessions: { warm: 2, parkedMaxAgeSeconds: 0 } });
+    const { world } = served({ sessions: { warm: 2 } });
     await world.until("two parked Pods", () => world.parked.length === 2);
     const [pod] = world.parked;
     const { name = "", uid = "" } = pod?.metadata ?? {};
@@ -241,7 +241,7 @@ describe("Pods that are deleted, or can't be", () => {
   });
 
   test("a slot that another client's Secret occupies is left alone, and used again once it is free", async () => {
-    const { world } = served({ sessions: { maxConcurrent: 1, warm: 1, parkedMaxAgeSeconds: 0 } });
+    const { world } = served({ sessions: { maxConcurrent: 1, warm: 1 } });
     await world.until("a parked Pod", () => world.parked.length > 0);
     const name = world.parked[0]?.metadata.name ?? "";
     world.server.create(SECRETS, { metadata: { name, namespace: NAMESPACE }, stringData: { mine: "yes" } });

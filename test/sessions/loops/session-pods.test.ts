@@ -88,7 +88,7 @@ describe("a Pod that gets its session", () => {
       "cluster-autoscaler.kubernetes.io/safe-to-evict": "true",
       "karpenter.sh/do-not-disrupt": "false",
     };
-    const containers = [{ name: "worker", image: "worker:1" }];
+    const containers = [{ name: "worker", image: "worker:1", command: ["worker"] }];
     const { pod } = await running({ sessions: { template: { metadata: { annotations }, spec: { containers } } } });
     expect(pod.metadata.annotations).toMatchObject(annotations);
   });
@@ -104,7 +104,7 @@ describe("a Pod that gets its session", () => {
 
 describe("parked Pods", () => {
   test("beyond warm are deleted after five minutes, and not earlier", async () => {
-    const world = served({ sessions: { warm: 3, parkedMaxAgeSeconds: 0 } });
+    const world = served({ sessions: { warm: 3 } });
     await world.until("three parked Pods", () => world.parked.length === 3);
     world.patchEnvironment({ spec: { sessions: { warm: 1 } } });
     await world.pass(290 * SECOND);
@@ -113,7 +113,7 @@ describe("parked Pods", () => {
   });
 
   test("are replaced at parkedMaxAgeSeconds, a single one after its successor is parked; 0 disables this", async () => {
-    const world = served({ sessions: { warm: 1, maxConcurrent: 1, parkedMaxAgeSeconds: 300 } });
+    const world = served({ sessions: { warm: 1, maxConcurrent: 1 } });
     await world.until("one parked Pod", () => world.parked.length === 1);
     const [first] = world.parked;
     let none = 0;
@@ -126,7 +126,7 @@ describe("parked Pods", () => {
       return world.pods.length === 1 && world.parked[0]?.metadata.uid !== first?.metadata.uid;
     });
     expect(none).toBe(0);
-    world.patchEnvironment({ spec: { sessions: { parkedMaxAgeSeconds: 0 } } });
+    world.patchEnvironment({ spec: { sessions: {} } });
     const [second] = world.parked;
     await world.pass(60 * MINUTE);
     expect(world.parked.map(({ metadata }) => metadata.uid)).toEqual([second?.metadata.uid]);

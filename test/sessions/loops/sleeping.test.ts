@@ -237,7 +237,7 @@ describe("a Pod is not kept", () => {
   });
 });
 
-describe("with parking Program", () => {
+describe("with preload", () => {
   /** How each turn of a Pod waited for its work item: with its program, or in a shell. */
   const waysOf = ({ spec: { ephemeralContainers = [] } }: Pod) => {
     const turns = ephemeralContainers.toSorted((one, other) => turnNumber(one.name) - turnNumber(other.name));
@@ -245,7 +245,7 @@ describe("with parking Program", () => {
   };
 
   test("a sleeping Pod runs a shell only, whose line starts the program", async () => {
-    const { world, serve, sleeperOf } = await sleepyWorld({ sessions: { parking: "Program" } });
+    const { world, serve, sleeperOf } = await sleepyWorld({ sessions: { preload: true } });
     expect(world.parked.map(waysOf)).toEqual([["program"]]);
     const sessionId = await serve();
     expect(waysOf(sleeperOf(sessionId) as Pod)).toEqual(["program", "shell"]);
@@ -254,7 +254,7 @@ describe("with parking Program", () => {
   });
 
   test.each(["line", "marker"] as const)("a woken session starts once if a %s is lost", async (kind) => {
-    const { world, operator, serve, nameOf } = await sleepyWorld({ sessions: { parking: "Program" } });
+    const { world, operator, serve, nameOf } = await sleepyWorld({ sessions: { preload: true } });
     const sessionId = await serve();
     const name = nameOf(sessionId);
     let lost = 0;
@@ -268,8 +268,10 @@ describe("with parking Program", () => {
   });
 
   test("no session sleeps where no shell could start its later programs, and the status says why", async () => {
-    const template = { spec: { ...TEMPLATE.spec, containers: [{ name: "worker", image: "worker:1" }] } };
-    const { world } = await sleepyWorld({ sessions: { parking: "Program", template } });
+    const template = {
+      spec: { ...TEMPLATE.spec, containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] },
+    };
+    const { world } = await sleepyWorld({ sessions: { preload: true, template } });
     const item = world.enqueue();
     await world.until("the item is served", () => world.item(item).state === "stopped" && world.isSettled);
     expect(world.podsOf("sleeping")).toEqual([]);

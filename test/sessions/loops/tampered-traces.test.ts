@@ -83,8 +83,8 @@ const takenUp = () =>
     },
   );
 
-const SLEEPS = { template: TEMPLATE, parking: "Shell", workspace: { type: "Pod", sleepSeconds: 60 } };
-const SHELL = { parking: "Shell" } as const;
+const SLEEPS = { template: TEMPLATE, workspace: { type: "Pod", sleepSeconds: 60 } };
+const SHELL = {} as const;
 
 /** A session sleeps, wakes in its Pod, sleeps again, and its Pod is deleted. */
 const slept = () =>

@@ -73,7 +73,7 @@ class TracedHistory {
       sigterm: true,
     };
     const parking = PARKINGS[Math.floor(this.#streams() * PARKINGS.length)];
-    if (parking !== "Key") Object.assign(this.rules, { parking: "Shell" });
+    if (parking !== "Key") Object.assign(this.rules, {});
     const [sleeps, volumes] = [seededRandom(seed + 3), seededRandom(seed + 4)];
     const isAsleep = parking !== "Key" && sleeps() < 1 / 2;
     const hasVolumes = volumes() < 1 / 3;

@@ -93,7 +93,7 @@ async function leaveBehind(world: World): Promise<void> {
     spec: {
       nodeSelector: world.nodeSelector,
       terminationGracePeriodSeconds: 1,
-      containers: [{ name: "worker", image: "worker:1" }],
+      containers: [{ name: "worker", image: "worker:1", command: ["worker"] }],
     },
   });
 }
@@ -151,7 +151,7 @@ const sleeperThat = (sessions: Record<string, unknown> = {}): WorldOptions => ({
 
 /** A session that sleeps in its Pod. */
 const SLEEPER = { world: () => sleeperThat(), ends: "served" } as const;
-const PROGRAM_SLEEPER = { world: () => sleeperThat({ parking: "Program" }), ends: "served" } as const;
+const PROGRAM_SLEEPER = { world: () => sleeperThat({ preload: true }), ends: "served" } as const;
 
 /** One session sleeps, after this number of items in the same Pod, and can serve the next one. */
 const untilAsleep = (world: World, items: number) =>
@@ -186,7 +186,7 @@ export const SCENARIOS = {
   /** parking: Shell, the default for a template with a command. */
   shell: { world: () => WITH_COMMAND, ends: "served" },
   /** parking: Program. */
-  program: { world: () => ({ sessions: { parking: "Program" } }), ends: "served" },
+  program: { world: () => ({ sessions: { preload: true } }), ends: "served" },
   /** The line arrives without an answer. The program sends no heartbeat, so only its log shows that it has started. */
   "delivery-unanswered": {
     world: () => ({
@@ -236,7 +236,7 @@ export const SCENARIOS = {
   },
   /** The session sleeps in its Pod, until the Environment is deleted. */
   slept: { ...SLEEPER, atEnd: (world) => untilAsleep(world, 1) },
-  /** The same with parking: Program. */
+  /** The same with preload: true. */
   "program-slept": { ...PROGRAM_SLEEPER, atEnd: (world) => untilAsleep(world, 1) },
   /** The request that adds the first turn is lost without an error. */
   "turn-unanswered": {
@@ -246,7 +246,7 @@ export const SCENARIOS = {
   },
   /** The sleeping session comes back, and sleeps again in the same Pod. */
   woken: { ...SLEEPER, ...COMES_BACK },
-  /** The same with parking: Program: a shell starts the program of the next item. */
+  /** The same with preload: true: a shell starts the program of the next item. */
   "program-woken": { ...PROGRAM_SLEEPER, ...COMES_BACK },
   /** The sleep reaches its time limit. */
   "slept-out": {

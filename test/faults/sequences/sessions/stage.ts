@@ -90,6 +90,5 @@ export function sessionsOf(setting: Setting): Record<string, unknown> {
     // Longer than a healthy start takes on a busy machine.
     firstBeatTimeoutSeconds: 20,
     prepareTimeoutSeconds: 30,
-    parkedMaxAgeSeconds: 60,
   };
 }

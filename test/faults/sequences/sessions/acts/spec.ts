@@ -22,7 +22,10 @@ export const SPEC = {
     return change(stage, { maxDurationSeconds: pick([1, 2, 4], choice) });
   },
   "spec:mode": async (stage) => {
-    const workers = { maxReplicas: 1, template: { spec: { containers: [{ name: "worker", image: "worker:1" }] } } };
+    const workers = {
+      maxReplicas: 1,
+      template: { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] } },
+    };
     const taken = await change(stage, null, { workers }).catch(() => false);
     if (taken) throw new Error("the API server let sessions be exchanged for workers");
     return true;
