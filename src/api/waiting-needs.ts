@@ -1,4 +1,4 @@
-import { type PodTemplate, sessionContainer, sessionContainerName } from "./pod-template.ts";
+import { type PodTemplate, type PodTemplateContainer, sessionContainer, sessionContainerName } from "./pod-template.ts";
 import type { SessionsSpec } from "./sessions-spec.ts";
 
 /** Variables that the kubelet doesn't know when it starts a container that waits for its session. */
@@ -6,38 +6,21 @@ const UNKNOWN_VARIABLE = /\$\(ANTHROPIC_(WORK_ID|SESSION_ID|WORK_SECRET|ENVIRONM
 
 const FIELDS_WITH_VARIABLES = ["command", "args", "env", "volumeMounts"] as const;
 
-const PRELOAD = "or set spec.sessions.preload: true";
-
 /**
  * Why the session container of these Pods can't wait for its session, with the field and the fix; null: nothing in the
  * spec prevents it. Whether the image has a shell shows only when a Pod starts.
  */
 export function keptFromWaiting({ preload, template }: Pick<SessionsSpec, "preload" | "template">): string | null {
-  return (preload ? null : keptFromShell(template)) ?? keptFromInput(template);
-}
-
-/** Why no shell can wait in the container. Programs that are preloaded wait themselves. */
-function keptFromShell(template: PodTemplate): string | null {
   const path = sessionContainerPath(template);
   const session = sessionContainer(template) ?? { name: "" };
   const { command } = session;
   if (!Array.isArray(command) || command.length === 0) {
     return `${path}.command: Berth starts the program by its command; set it to the Entrypoint and Cmd that docker image inspect shows`;
   }
-  for (const probe of ["livenessProbe", "startupProbe"]) {
-    if (session[probe] !== undefined) {
-      return `${path}.${probe}: would run while the container waits for its session; remove it, ${PRELOAD}`;
-    }
+  const early = preload ? undefined : earlyField(session);
+  if (early !== undefined) {
+    return `${path}.${early}: it would run before the session's program starts; remove it, or set spec.sessions.preload: true`;
   }
-  const { postStart } = (session["lifecycle"] ?? {}) as { postStart?: unknown };
-  if (postStart === undefined) return null;
-  return `${path}.lifecycle.postStart: would run before the session is known; remove it, ${PRELOAD}`;
-}
-
-/** Why the container can't be given its session on standard input. */
-function keptFromInput(template: PodTemplate): string | null {
-  const path = sessionContainerPath(template);
-  const session = sessionContainer(template) ?? { name: "" };
   for (const field of ["tty", "stdin"]) {
     if (session[field] === true) return `${path}.${field}: the session arrives on standard input; remove it`;
   }
@@ -46,9 +29,15 @@ function keptFromInput(template: PodTemplate): string | null {
     return `${path}.${field}: a variable such as $(ANTHROPIC_SESSION_ID) is not known when the container starts; read it in the program`;
   }
   const { os, nodeSelector } = template.spec as { os?: { name?: string }; nodeSelector?: Record<string, string> };
-  const windows =
-    os?.name === "windows" ? "os" : nodeSelector?.["kubernetes.io/os"] === "windows" ? "nodeSelector" : null;
-  return windows && `spec.sessions.template.spec.${windows}: sessions need Linux; use spec.workers for Windows`;
+  const isWindows = os?.name === "windows" || nodeSelector?.["kubernetes.io/os"] === "windows";
+  return isWindows ? "spec.sessions.template.spec: sessions need Linux nodes; use spec.workers for Windows" : null;
+}
+
+/** A field that counts from the container's start, while only a shell waits in it. */
+function earlyField(session: PodTemplateContainer): string | undefined {
+  const probe = ["livenessProbe", "startupProbe"].find((name) => session[name] !== undefined);
+  const { postStart } = (session["lifecycle"] ?? {}) as { postStart?: unknown };
+  return probe ?? (postStart === undefined ? undefined : "lifecycle.postStart");
 }
 
 /** The field of the container in which the session runs. */

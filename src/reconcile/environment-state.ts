@@ -13,7 +13,6 @@ import type { SessionPoint } from "../protocol/points.ts";
 import type { SessionView } from "../protocol/session-view.ts";
 import type { HintedQueue } from "../queue/hints.ts";
 import type { Precedence } from "../queue/precedence.ts";
-import { type AbilityCheck, sleepCheck } from "./ability-check.ts";
 import type {
   CheckedTemplate,
   EnvironmentLook,
@@ -28,6 +27,7 @@ import { type ModeContext, runtimeOf, templateOf } from "./modes.ts";
 import { PolicyKeeper } from "./policy-keeper.ts";
 import type { ReconcilePoint, ReconcilerOptions } from "./reconciler-options.ts";
 import { ReportPace } from "./report-pace.ts";
+import { SleepCheck } from "./sleep-check.ts";
 import { StatusWriter } from "./status-writer.ts";
 import { TemplateChecker } from "./template-check.ts";
 
@@ -48,7 +48,7 @@ export interface EnvironmentState {
   readonly policy: PolicyKeeper;
   readonly key: KeyKeeper;
   readonly templateChecker: TemplateChecker;
-  readonly sleepCheck: AbilityCheck;
+  readonly sleepCheck: SleepCheck;
   /** How soon the reconciler handles a change that the loops report. */
   readonly pace: ReportPace;
   /** For an observer. */
@@ -149,7 +149,7 @@ export function newEnvironmentState(
     }),
     policy: new PolicyKeeper({ ...options, points, logger: context.logger, facts: options.network }),
     key: new KeyKeeper({ ...options, points, loops: () => state.runtime }),
-    sleepCheck: sleepCheck({ ...options, points, found: environment.status }),
+    sleepCheck: new SleepCheck({ ...options, points, found: environment.status }),
     templateChecker: new TemplateChecker({ ...options, points, name }),
     pace,
     source: { look: () => look(state), sessions: () => state.runtime.sessions() },

@@ -58,29 +58,6 @@ describe("sessions can't sleep", () => {
     expect(keptFromSleep(withSession(container))).toBe(`${CONTAINER}.${field} ${REFUSED}`);
   });
 
-  test.each<[string, Json]>([
-    ["command is not set", { command: undefined }],
-    ["livenessProbe would run while the container waits for its session", { livenessProbe: {} }],
-    ["lifecycle.postStart would run before the session is known", { lifecycle: { postStart: {} } }],
-    ["tty is true, and the session arrives on standard input", { tty: true }],
-  ])("where a Pod can't wait in a shell: %s", (why, container) => {
-    expect(keptFromSleep(withSession(container))).toContain(`${CONTAINER}.${why}`);
-  });
-
-  test("with parking Key", () => {
-    expect(keptFromSleep(withSession({}, {}, { parking: "Key" }))).toBe(
-      "spec.sessions.parking: no session sleeps with Key; use Shell or Program, or remove the field",
-    );
-  });
-
-  test.each<[string, Json]>([
-    ["command is not set", { command: undefined }],
-    ["livenessProbe ", { livenessProbe: {} }],
-    ["ports is set", { ports: [{ containerPort: 8080 }] }],
-  ])("with preload where a shell could not start the program of a later item: %s", (why, container) => {
-    expect(keptFromSleep(withSession(container, {}, { preload: true }))).toContain(`${CONTAINER}.${why}`);
-  });
-
   test("beside another regular container, wherever it is in the list", () => {
     const annotations = { "kubectl.kubernetes.io/default-container": "worker" };
     const beside = (containers: Json[]) =>
@@ -95,7 +72,6 @@ describe("sessions can't sleep", () => {
 describe("sessions can sleep", () => {
   test.each<[string, Json, Json?]>([
     ["with a command alone", {}],
-    ["with parking Shell", {}, {}],
     ["with preload", {}, { preload: true }],
     ["with mounts of whole volumes", { volumeMounts: [{ name: "a", mountPath: "/a", subPath: "" }] }],
     [

@@ -74,7 +74,7 @@ describe("delivering a session", () => {
   ])("sends the ids and the credential that the Pod takes: %s", async (_, of) => {
     const { frames, result, verbs } = await deliver(kept(), of);
     const identity = { workId: "work_1", sessionId: "sesn_1", credential: "it's secret" };
-    expect(frames).toEqual([frameFor(of, "worker", identity)]);
+    expect(frames).toEqual([frameFor(of, identity)]);
     expect(frames[0]).toContain("work_1");
     expect([result, verbs]).toEqual(["started", []]);
   });

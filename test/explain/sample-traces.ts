@@ -22,7 +22,6 @@ export const SESSION_ID = "session_1";
 
 export function environment(conditions: readonly Partial<Condition>[] = [], example = "minimal"): Environment {
   const manifest = parse(readFileSync(join(ROOT, "examples/environments", `${example}.yaml`), "utf8"));
-  if (manifest.spec.sessions) manifest.spec.sessions.parking = "Key";
   const parsed = parseEnvironment(asStored(manifest, "agents"));
   if (!parsed.ok) throw new Error(parsed.problems.join("\n"));
   const base = { status: "True", reason: "Ready", message: "", lastTransitionTime: at(0), observedGeneration: 1 };

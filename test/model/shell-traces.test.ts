@@ -119,7 +119,7 @@ function check(acts: readonly Act[], rules: Partial<Rules> = {}): void {
   const trace = new Trace();
   for (const act of acts) act(trace);
   checkSession(project(trace.entries, [WORK_ID]), {
-    rules: { ...rules },
+    rules: { parking: "Shell", ...rules },
     timing: DEFAULT_TIMING,
     showsEnds: true,
   });

@@ -70,7 +70,7 @@ const TWO: Partial<Rules> = { operators: 2, acknowledgements: 1, secondAck: "acc
 const ONE: Partial<Rules> = { pods: 2, deletion: true };
 
 /** Three turns of a Pod. */
-const SLEEPING: Partial<Rules> = { turns: 3, oneSession: true };
+const SLEEPING: Partial<Rules> = { parking: "Shell", turns: 3, oneSession: true };
 
 /** The setting in which a rule matters. */
 const SETTINGS: Partial<Record<keyof Protocol, Partial<Rules>>> = {

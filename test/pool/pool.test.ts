@@ -61,7 +61,6 @@ function poolOf(pods: readonly Pod[], answer: Answer, unattached = "", warm = 1,
     nodeOutlook: () => "stays",
     environment: () => ({ spec: { sessions } }),
     template: () => ({ hash: "", needs: [], parking: { mode: "Key" }, render: () => made }),
-    shellFailed: (message: string) => failures.push(message),
     sleepFailed: (message: string) => failures.push(message),
   });
   const pool: Pool = new Pool({

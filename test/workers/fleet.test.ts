@@ -118,7 +118,7 @@ test("neither creates nor restores a Deployment whose template the policy forbid
 });
 
 test("does not count additions by the API server and admission as needs of the template", () => {
-  const container = { name: "worker", image: "worker:1", command: ["worker"] };
+  const container = { name: "worker", image: "worker:1" };
   const podSpec = { hostNetwork: true, containers: [{ ...container, ports: [{ containerPort: 80 }] }] };
   const network = { policy: "None" };
   const made = workerTemplate(parsed(stored(workersSpec({ template: { spec: podSpec } }, { network })))).deployment(1);

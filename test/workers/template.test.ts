@@ -3,7 +3,7 @@ import type { Deployment } from "../../src/kube/resource.ts";
 import { workerTemplate } from "../../src/workers/template.ts";
 import { type Json, parsed, stored, workersSpec } from "../api/environments.ts";
 
-const CONTAINER = { name: "worker", image: "worker:1", command: ["worker"] };
+const CONTAINER = { name: "worker", image: "worker:1" };
 const templateOf = (podSpec: Json = {}, metadata?: Json, spec: Json = {}) => {
   const template = { ...(metadata ? { metadata } : {}), spec: { containers: [CONTAINER], ...podSpec } };
   return workerTemplate(parsed(stored({ ...workersSpec({ template }), ...spec })));

@@ -91,9 +91,6 @@ function pauseNowAndThen(world: LoopWorld): void {
 /** The operator reports a conflict in its own words, because the server's message adds nothing. */
 const CONFLICT = "another client changed or replaced the claim's Secret";
 
-const SHELL = {
-  template: { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] } },
-};
 const PROTECT = { disruption: "Protect" };
 const PER_SESSION = {
   warm: 0,
@@ -104,7 +101,7 @@ const PER_SESSION = {
   },
 };
 /** Sessions sleep in their Pods between items. */
-export const SLEEPING = { ...SHELL, workspace: { type: "Pod", sleepSeconds: 300 } };
+export const SLEEPING = { workspace: { type: "Pod", sleepSeconds: 300 } };
 
 /** Every call to the API server that the operator sends for an Environment with `sessions`. */
 export const KUBE_ROWS: Readonly<Record<string, Row>> = {
@@ -126,8 +123,8 @@ export const KUBE_ROWS: Readonly<Record<string, Row>> = {
   "get pods": {},
   "create pods": {},
   "create pods (dry run)": { begin: "start" },
-  "get pods/attach": { sessions: SHELL },
-  "get pods/log": { sessions: SHELL, losesMarkers: true },
+  "get pods/attach": {},
+  "get pods/log": { losesMarkers: true },
   "patch pods (running)": {},
   "patch pods (ended)": {},
   "patch pods (sleeping)": { sessions: SLEEPING, comesBack: true },

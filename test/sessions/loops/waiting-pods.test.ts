@@ -88,10 +88,10 @@ test("a Pod that can't be attached to gets no session", async () => {
   await world.until("the item is served", () => world.starts.length === 1 && world.isSettled);
 });
 
-describe.each(["Shell", "Program"])("with parking: %s, a node that stops answering", (parking) => {
+describe.each([false, true])("with preload: %j, a node that stops answering", (preload) => {
   /** Four Pods with a connection each. Those with these places in the order of their names are on a node that fails. */
   async function silencedWorld(places: readonly number[], isNoticed: boolean) {
-    const world = new LoopWorld({ sessions: { template: TEMPLATE, parking, warm: 4, maxConcurrent: 4 } });
+    const world = new LoopWorld({ sessions: { template: TEMPLATE, preload, warm: 4, maxConcurrent: 4 } });
     world.createEnvironment();
     const operator = world.startOperator();
     await world.until("four Pods wait", () => world.parked.length === 4);
