@@ -20,6 +20,7 @@ describe("defaults", () => {
       sessions: {
         maxConcurrent: 5,
         warm: 0,
+        preload: false,
         workspace: { type: "Ephemeral", mountPath: "/workspace", retainSeconds: 604_800 },
         lease: "Worker",
         credential: "WorkSecret",
@@ -52,7 +53,7 @@ describe("defaults", () => {
           policies: [],
         },
       },
-      template: podTemplate(),
+      template: { spec: { containers: [{ name: "worker", image: "worker:1" }] } },
     });
   });
 
@@ -182,7 +183,7 @@ describe("a session container that can't wait for its session", () => {
       spec: { containers: [{ name: "proxy", command: ["proxy"] }, { name: "worker" }] },
     };
     expect(problems(stored(sessionsSpec({ template })))).toEqual([
-      expect.stringContaining("spec.containers[1].command is not set"),
+      expect.stringContaining("spec.containers[1].command: Berth starts"),
     ]);
   });
 });
@@ -265,7 +266,14 @@ describe("parseEnvironment", () => {
     const template = {
       metadata: { labels: { a: "b" }, finalizers: ["example.com/x"] },
       spec: {
-        containers: [{ name: "worker", futureField: { deep: [1, null, { x: "y" }] }, env: [{ name: "A", future: 1 }] }],
+        containers: [
+          {
+            name: "worker",
+            command: ["worker"],
+            futureField: { deep: [1, null, { x: "y" }] },
+            env: [{ name: "A", future: 1 }],
+          },
+        ],
         futureSpecField: [true],
       },
     };

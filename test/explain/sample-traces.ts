@@ -22,6 +22,7 @@ export const SESSION_ID = "session_1";
 
 export function environment(conditions: readonly Partial<Condition>[] = [], example = "minimal"): Environment {
   const manifest = parse(readFileSync(join(ROOT, "examples/environments", `${example}.yaml`), "utf8"));
+  if (manifest.spec.sessions) delete manifest.spec.sessions.workspace;
   const parsed = parseEnvironment(asStored(manifest, "agents"));
   if (!parsed.ok) throw new Error(parsed.problems.join("\n"));
   const base = { status: "True", reason: "Ready", message: "", lastTransitionTime: at(0), observedGeneration: 1 };

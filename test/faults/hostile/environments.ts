@@ -6,6 +6,7 @@ import type { World } from "../../support/world.ts";
 export function bases(world: World): unknown[] {
   const plain = world.spec();
   const { sessions, ...common } = plain;
+  const { template } = sessions as { template: unknown };
   const full = {
     ...(sessions as object),
     lease: "Operator",
