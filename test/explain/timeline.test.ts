@@ -44,8 +44,8 @@ describe("the timeline", () => {
         ],
       }),
     ).toEqual([
-      ...["pod-created", "pod-scheduled", "queued", "polled", "acknowledged", "first-beat"],
-      ...["delivered", "last-beat", "stop-requested", "container-ended", "stopped", "end-event", "ended"],
+      ...["pod-created", "pod-scheduled", "queued", "polled", "acknowledged", "warm", "delivered", "first-beat"],
+      ...["last-beat", "stop-requested", "container-ended", "stopped", "end-event", "ended"],
     ]);
   });
 
@@ -153,7 +153,7 @@ describe("the timeline", () => {
     const started = pod(terminated(3, 3));
     const served = item({ state: "active", acknowledged_at: at(3.4), started_at: at(3.9) });
     expect(whats({ pods: [started], items: [served] })).toEqual([
-      ...["pod-created", "queued", "acknowledged", "first-beat", "container-ended"],
+      ...["pod-created", "queued", "warm", "acknowledged", "first-beat", "container-ended"],
     ]);
   });
 

@@ -12,7 +12,9 @@ const NAME = "berth-research-template";
 const ABOUT = `create pods agents/${NAME}: `;
 
 function templateOf(container: Record<string, unknown> = {}, pod: Record<string, unknown> = {}): CheckedTemplate {
-  const template = { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"], ...container }], ...pod } };
+  const template = {
+    spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"], ...container }], ...pod },
+  };
   return templateOfEnvironment(parsed(stored(sessionsSpec({ template }))));
 }
 

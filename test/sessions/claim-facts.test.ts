@@ -150,12 +150,6 @@ describe("the Pod of a claim that waits for a line", () => {
     await read();
     expect(claim.observed.waitedMs).toBe(isSeen ? clock.monotonic() : null);
   });
-
-  test("that waits for a key is read as before", async () => {
-    const cached = ownPod({ labels: { "berth.dev/phase": "running" } });
-    const { read } = factsOf({ cached, claim: opened({ delivery: "unknown" }) });
-    expect(await read()).toMatchObject({ waitsForLine: false, pod: { is: "parked" } });
-  });
 });
 
 test("a drain limits the grace period of sessions to its own", () => {

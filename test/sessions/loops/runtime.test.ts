@@ -174,25 +174,6 @@ describe("Pods that are deleted, or can't be", () => {
     expect(created.length).toBe(4);
   });
 
-  test("a Pod that runs without a claim is deleted", async () => {
-    const { world } = served();
-    await world.until("a parked Pod", () => world.parked.length > 0);
-    const [pod] = world.parked;
-    const name = pod?.metadata.name ?? "";
-    // Another client's Secret under the Pod's name starts the container. After its deletion, no record names a session.
-    const secret = Buffer.from(JSON.stringify({ sessions_token: "none" })).toString("base64url");
-    world.server.create(SECRETS, {
-      metadata: { name, namespace: NAMESPACE },
-      stringData: { "work-id": "work_x", "session-id": "s", "work-secret": secret },
-    });
-    world.fate = () => ({ startError: false, program: "silent", servesMs: 0 });
-    await world.until("the container runs", () => world.node.running.size > 0);
-    world.server.delete(SECRETS, NAMESPACE, name);
-    await world.until("the Pod is gone", () => !world.pods.some(({ metadata }) => metadata.name === name), 5 * MINUTE);
-    await world.until("another Pod is parked", () => world.parked.length > 0);
-    expect(world.claims).toEqual([]);
-  });
-
   test("a journal written after the initial list is found, and its Pod is freed", async () => {
     const { world } = served({ sessions: { warm: 2 } });
     await world.until("two parked Pods", () => world.parked.length === 2);
