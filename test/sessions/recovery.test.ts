@@ -10,7 +10,6 @@ import { VirtualClock } from "../support/virtual-clock.ts";
 import { claimSecret, fakeContext } from "./fake-context.ts";
 
 const { othersReclaimMs, marginMs, lateRecordsMs } = DEFAULT_TIMING;
-const _STARTED = "2030-01-01T00:00:05Z";
 
 /** Sets up an operator start that finds these Secrets, and this Pod in the cache. The first `fails` lists fail. */
 function start({

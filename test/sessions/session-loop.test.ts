@@ -169,7 +169,8 @@ test("decides again only after time has passed, although a wait may be shorter t
   const nowMs = 2_100_666.1164101837;
   const journal = { ...JOURNAL, lease: "Operator", acknowledgedAt: OURS, opened: true } as const;
   const lease = { is: "held", state: "active", echo: OURS, ttlMs: 180_000, sentMs: nowMs, sentWallMs: 0 } as const;
-  const claim = opened({ journal, lease: { ...lease, unansweredMs: null }, waitedMs, firstBeatSeen: false });
+  const held = { ...lease, unansweredMs: null };
+  const claim = opened({ journal, lease: held, waitedMs, firstBeatSeen: false, delivery: "done" });
   let reads = 0;
   const cached = () => {
     reads += 1;
