@@ -89,7 +89,7 @@ const SENTENCES: Record<string, readonly string[]> = {
     `at most ${WAITING_KEPT_MS / 3_600_000} hours for a work item of the session`,
     `within the ${s(windowMs(t))} in which an offer is valid`,
     `offers it again after ${s(t.othersReclaimMs)}`,
-    `after ${s(t.unclaimedParkedMs)}, or after ${minutes(t.unclaimedPreparingMs)} min if it isn't parked yet`,
+    `after ${s(t.unclaimedParkedMs)}, or after ${minutes(t.unclaimedPreparingMs)} min if it isn't warm yet`,
     `After a crash of the operator, within ${minutes(VOLUME_CREATION_LATENESS * t.lateRecordsMs) === 2 ? "two" : "?"} minutes`,
   ],
   "docs/high-availability.md": [

@@ -51,7 +51,9 @@ describe("a forged claim", () => {
     const pods = ["database-0", "berth-research-bbbbb"].map((name) =>
       of.server.create(PODS, {
         metadata: { name, namespace: NAMESPACE, labels: { app: "database", "berth.dev/phase": "warm" } },
-        spec: { containers: [{ name: "worker", image: "database:1", command: waitingCommand(["serve"]), stdin: true }] },
+        spec: {
+          containers: [{ name: "worker", image: "database:1", command: waitingCommand(["serve"]), stdin: true }],
+        },
       } as Pod),
     );
     for (const { metadata } of pods) {
