@@ -47,9 +47,6 @@ export interface Scenario {
 
 const fate = (value: FateInput) => ({ node: { fates: () => value } });
 
-/** A container that can wait in a shell. */
-const WITH_COMMAND = { container: { command: ["worker"] } };
-
 /** One Pod at a time; otherwise the first Pod created might not be the first one claimed. */
 const ONE_POD = { maxConcurrent: 1, warm: 1 };
 
@@ -145,7 +142,6 @@ const untilLeft = (world: World) =>
   );
 
 const sleeperThat = (sessions: Record<string, unknown> = {}): WorldOptions => ({
-  ...WITH_COMMAND,
   sessions: { workspace: { type: "Pod", sleepSeconds: 600 }, ...sessions },
 });
 
@@ -183,15 +179,12 @@ export const SCENARIOS = {
   served: { world: () => ({}), ends: "served" },
   /** The same, and the Pod is retained for its logs long enough that the next operator finds it marked. */
   retained: { world: () => ({ sessions: { retainEndedSeconds: 5 } }), ends: "served" },
-  /** parking: Shell, the default for a template with a command. */
-  shell: { world: () => WITH_COMMAND, ends: "served" },
-  /** parking: Program. */
+  /** preload: true. */
   program: { world: () => ({ sessions: { preload: true } }), ends: "served" },
   /** The line arrives without an answer. The program sends no heartbeat, so only its log shows that it has started. */
   "delivery-unanswered": {
     world: () => ({
       ...SHORT_LEASE,
-      ...WITH_COMMAND,
       ...fate({ kind: "exit", code: 1, afterMs: 3_000 }),
     }),
     unanswered: [{ point: "session.deliver", api: "kube", phase: "after", times: 1 }],

@@ -13,7 +13,7 @@ export const SPEC = {
   // The dry run refuses it; the spec keeps it until the faults end.
   "spec:bad-template": (stage) => change(stage, template(stage, { imagePulPolicy: "Never" })),
   "spec:lease": (stage, choice) => change(stage, { lease: pick(["Worker", "Operator"], choice) }),
-  "spec:parking": (stage, choice) => change(stage, { parking: pick(["Key", "Shell", "Program"], choice) }),
+  "spec:preload": (stage, choice) => change(stage, { preload: pick([false, true], choice) }),
   "spec:credential": (stage, choice) => change(stage, { credential: pick(["EnvironmentKey", "WorkSecret"], choice) }),
   "spec:on-pod-failure": (stage, choice) => change(stage, { onPodFailure: pick(["Stop", "Release"], choice) }),
   "spec:disruption": (stage, choice) => change(stage, { disruption: pick(["Allow", "Protect"], choice) }),
