@@ -112,7 +112,7 @@ const template = (world: World, container: Record<string, unknown>, podSpec: Rec
   },
 });
 
-const WORKER = { name: "worker", image: "worker:1", command: ["worker"] };
+const WORKER = { name: "worker", image: "worker:1" };
 const fixTemplate = (world: World) => world.patchSpec({ sessions: { template: { spec: { containers: [WORKER] } } } });
 
 /** The operator's own Pod policy allows it. */
@@ -207,7 +207,7 @@ function missingProgram(): Fault {
   return {
     name: "program-missing",
     world: {
-      sessions: {},
+      sessions: { parking: "Shell" },
       container: { command: ["agent-worker"] },
       node: { fates: () => fate },
     },
@@ -565,11 +565,7 @@ export function faults(): Fault[] {
       },
       tries: "stats",
       fix: (world) =>
-        world.patchSpec({
-          sessions: {
-            template: { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] } },
-          },
-        }),
+        world.patchSpec({ sessions: { template: { spec: { containers: [{ name: "worker", image: "worker:1" }] } } } }),
       heals: "Available",
     },
     {
@@ -806,7 +802,7 @@ export function faults(): Fault[] {
       { status: "False", reason: "AttachFailing" },
       {
         name: "may-not-attach",
-        world: { sessions: {}, container: { command: ["agent-worker"] } },
+        world: { sessions: { parking: "Shell" }, container: { command: ["agent-worker"] } },
         heals: "Available",
       },
     ),
