@@ -81,7 +81,5 @@ export function isWaiting(pod: Pod): boolean {
   const { metadata, status } = pod;
   if (metadata.deletionTimestamp || metadata.labels?.["berth.dev/phase"] !== "warm") return false;
   if (hasTurns(pod)) return stateOf(pod).is === "parked";
-  const [container] = status?.containerStatuses ?? [];
-  const waitsForKey = container?.state?.waiting?.reason === "CreateContainerConfigError";
-  return waitsForKey || container?.state?.running !== undefined;
+  return status?.containerStatuses?.[0]?.state?.running !== undefined;
 }

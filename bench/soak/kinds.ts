@@ -74,7 +74,7 @@ export const KINDS: readonly Kind[] = [
   sessionKind("worker-lease", {}),
   sessionKind("operator-lease", { lease: "Operator" }, plainProgram),
   sessionKind("released", { onPodFailure: "Release", disruption: "Protect" }),
-  inShell(sessionKind("shell", { parking: "Shell", retainEndedSeconds: 2, retainFailedSeconds: 2 })),
+  inShell(sessionKind("shell", { retainEndedSeconds: 2, retainFailedSeconds: 2 })),
   {
     ...inShell(sessionKind("sleeping", { maxConcurrent: 60, workspace: { type: "Pod", sleepSeconds: SLEEP_SECONDS } })),
     mostItems: 12,

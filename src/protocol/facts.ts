@@ -19,7 +19,7 @@ export interface Facts {
   readonly podGoneByMs: number | null;
   /** The Pod's labels show that it was touched. */
   readonly podAssigned: boolean;
-  /** The container waits for its line (parking: Shell and Program). `pod` is then `parked`, although the container runs. */
+  /** The container waits for its line. `pod` is then `parked`, although the container runs. */
   readonly waitsForLine: boolean;
   readonly nowMs: number;
   readonly wallMs: number;
@@ -133,8 +133,8 @@ function wasKilled({ cause, exitCode }: End): boolean {
 }
 
 /**
- * When the Pod is touched next. The kubelet's watches of Secrets and Pods are not ordered: it may handle a touch before
- * it sees the key, so the touch is repeated.
+ * When the Pod is touched next: an answered touch is repeated only while the cache does not show it. The API server may
+ * refuse touches for as long as the session lasts, so failed ones back off.
  */
 export function nextTouchMs(
   { record: { touches, touchedMs }, failing }: Readonly<Claim>,
@@ -142,7 +142,6 @@ export function nextTouchMs(
 ): number {
   if (touchedMs === null) return Number.NEGATIVE_INFINITY;
   const pauseMs = touchAgainMs[Math.min(touches, touchAgainMs.length) - 1] ?? 0;
-  // The API server may refuse touches for as long as the session lasts, so failed ones back off.
   return Math.max(touchedMs + pauseMs, failing?.get("touch")?.untilMs ?? 0);
 }
 

@@ -7,8 +7,8 @@ const podOf = (sessions: Json) =>
   sessionTemplate(parsed(stored(sessionsSpec({ template: podTemplate(), ...sessions })))).render("berth-research-x");
 const BY_SECRET = podOf({});
 const WITH_COMMAND = { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] } };
-const BY_LINE = podOf({ template: WITH_COMMAND, parking: "Shell" });
-const KEY_BY_LINE = podOf({ template: WITH_COMMAND, parking: "Shell", credential: "EnvironmentKey" });
+const BY_LINE = podOf({ template: WITH_COMMAND });
+const KEY_BY_LINE = podOf({ template: WITH_COMMAND, credential: "EnvironmentKey" });
 const BY_KEY = podOf({ credential: "EnvironmentKey" });
 
 describe("the credential of a Pod", () => {

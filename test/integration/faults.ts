@@ -112,7 +112,7 @@ const template = (world: World, container: Record<string, unknown>, podSpec: Rec
   },
 });
 
-const WORKER = { name: "worker", image: "worker:1" };
+const WORKER = { name: "worker", image: "worker:1", command: ["worker"] };
 const fixTemplate = (world: World) => world.patchSpec({ sessions: { template: { spec: { containers: [WORKER] } } } });
 
 /** The operator's own Pod policy allows it. */
@@ -207,7 +207,7 @@ function missingProgram(): Fault {
   return {
     name: "program-missing",
     world: {
-      sessions: { parking: "Shell" },
+      sessions: {},
       container: { command: ["agent-worker"] },
       node: { fates: () => fate },
     },
@@ -565,7 +565,11 @@ export function faults(): Fault[] {
       },
       tries: "stats",
       fix: (world) =>
-        world.patchSpec({ sessions: { template: { spec: { containers: [{ name: "worker", image: "worker:1" }] } } } }),
+        world.patchSpec({
+          sessions: {
+            template: { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] } },
+          },
+        }),
       heals: "Available",
     },
     {
@@ -802,7 +806,7 @@ export function faults(): Fault[] {
       { status: "False", reason: "AttachFailing" },
       {
         name: "may-not-attach",
-        world: { sessions: { parking: "Shell" }, container: { command: ["agent-worker"] } },
+        world: { sessions: {}, container: { command: ["agent-worker"] } },
         heals: "Available",
       },
     ),

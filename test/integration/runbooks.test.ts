@@ -30,7 +30,10 @@ test("the runbooks contain valid commands for existing objects and columns", asy
     spec: {
       environmentId: "env_runbooks",
       api: { keySecretRef: { name: "research-key" } },
-      sessions: { maxConcurrent: 1, template: { spec: { containers: [{ name: "worker", image: "worker:1" }] } } },
+      sessions: {
+        maxConcurrent: 1,
+        template: { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] } },
+      },
     },
   });
   const all = await commands();

@@ -53,7 +53,7 @@ describe.concurrent("a namespace that enforces Pod Security restricted", () => {
   });
 
   test.each([
-    ["a waiting shell", { parking: "Shell" }],
+    ["a waiting shell", {}],
     ["a key of the environment", { credential: "EnvironmentKey" }],
   ])("parks Pods with %s", async (_, sessions) => {
     await using world = await restrictedWorld({ sessions, container: { command: ["worker"] } });

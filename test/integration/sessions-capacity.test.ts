@@ -105,7 +105,7 @@ describe.concurrent("the number of Pods", () => {
 
 describe.concurrent("replacement of parked Pods", () => {
   test("two or more expired Pods are replaced one at a time", async () => {
-    await using world = await startWorld(cluster, { sessions: { warm: 3, parkedMaxAgeSeconds: 4 } });
+    await using world = await startWorld(cluster, { sessions: { warm: 3 } });
     await world.createEnvironment();
     world.startOperator();
     const first = uidsOf(await world.untilParked(3));
@@ -120,7 +120,7 @@ describe.concurrent("replacement of parked Pods", () => {
   });
 
   test("a single Pod is deleted once its successor is parked", async () => {
-    await using world = await startWorld(cluster, { sessions: { warm: 1, maxConcurrent: 1, parkedMaxAgeSeconds: 3 } });
+    await using world = await startWorld(cluster, { sessions: { warm: 1, maxConcurrent: 1 } });
     await world.createEnvironment();
     world.startOperator();
     const [first] = await world.untilParked(1);
@@ -182,7 +182,7 @@ describe.concurrent("a capacity problem is reported and resolves on its own", ()
     const pool = randomUUID();
     await using world = await startWorld(cluster, {
       podSpec: { nodeSelector: { pool } },
-      sessions: { prepareTimeoutSeconds: 8, parkedMaxAgeSeconds: 0 },
+      sessions: { prepareTimeoutSeconds: 8 },
     });
     await world.createEnvironment();
     const operator = world.startOperator();

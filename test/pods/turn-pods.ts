@@ -1,6 +1,5 @@
 import {
   ANNOTATION_ENDED_TURN,
-  ANNOTATION_PARKING,
   ANNOTATION_SESSION_CONTAINER,
   ANNOTATION_TURN_CONTAINER,
   LABEL_PHASE,
@@ -53,7 +52,6 @@ export function turnsPod(of: TurnsPod = {}): Pod {
         ...{ name, namespace: "agents", labels: { [LABEL_PHASE]: phase } },
         annotations: {
           [ANNOTATION_SESSION_CONTAINER]: SESSION,
-          [ANNOTATION_PARKING]: "Shell",
           [ANNOTATION_ENDED_TURN]: String(ended),
           ...(of.claimedIn !== undefined && { [ANNOTATION_TURN_CONTAINER]: of.claimedIn }),
           ...of.annotations,

@@ -5,7 +5,7 @@ const CLAIM_FACTS = "test/sessions/claim-facts.test.ts";
 const DECIDE_DELIVERING = "test/protocol/delivering.test.ts";
 const DECIDE = "test/protocol/decide.test.ts";
 const CACHED_POD = "test/pods/cached-pod.test.ts";
-const PARKING = "test/pods/parking.test.ts";
+const SLEEP_CHOICE = "test/pods/sleep-choice.test.ts";
 const PLAN = "test/sleep/sleep-plan.test.ts";
 const POD_LIMITS = "test/pool/pod-limits.test.ts";
 const POD_LIMITS_LOOP = "test/sessions/loops/pod-limits.test.ts";
@@ -332,8 +332,8 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
       {
         name: "removes a sleeping Pod that changed since it was read",
         guard: "removalVersion",
-        find: "{ graceSeconds, asRead: hasTurns }",
-        replace: "{ graceSeconds }",
+        find: "{ asRead: hasTurns }",
+        replace: "{}",
       },
       {
         name: "reports the end of a sleep again when its lock is deleted later",
@@ -928,26 +928,20 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/pods/parking.ts",
-    tests: [PARKING],
+    file: "src/pods/sleep-choice.ts",
+    tests: [SLEEP_CHOICE],
     mutations: [
       {
         name: "lets sessions sleep whose template prevents it",
         guard: "guard",
-        find: "keptFromSleep(sessions) ?? waitsForKey ?? refused",
-        replace: "waitsForKey ?? refused",
-      },
-      {
-        name: "lets sessions sleep in Pods that wait for a key",
-        guard: "guard",
-        find: "keptFromSleep(sessions) ?? waitsForKey ?? refused",
-        replace: "keptFromSleep(sessions) ?? refused",
+        find: "keptFromSleep(sessions) ?? refused",
+        replace: "refused",
       },
       {
         name: "lets sessions sleep where turns can't be added",
         guard: "guard",
-        find: "keptFromSleep(sessions) ?? waitsForKey ?? refused",
-        replace: "keptFromSleep(sessions) ?? waitsForKey",
+        find: "keptFromSleep(sessions) ?? refused",
+        replace: "keptFromSleep(sessions)",
       },
     ],
   },

@@ -143,7 +143,7 @@ describe.concurrent("an image that runs as root in a Pod that must not", () => {
   });
 
   test("fails while its Pod is parked with parking: Shell, and costs no item", async () => {
-    const sessions = { warm: 1, maxConcurrent: 1, parking: "Shell" };
+    const sessions = { warm: 1, maxConcurrent: 1 };
     await using world = await startE2eWorld({ sessions });
     await world.createEnvironment({ sessions: { ...sessions, template: withImage(world, rootImage(world)) } });
     await enqueue(world, 1);

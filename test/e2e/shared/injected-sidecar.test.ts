@@ -87,7 +87,7 @@ describe.concurrent("a sidecar that admission adds before the session container,
 
   test("starts with the session with parking: Shell", async () => {
     await using world = await startE2eWorld({
-      sessions: { parking: "Shell" },
+      sessions: {},
       podSpec: { terminationGracePeriodSeconds: 2 },
     });
     await using _policy = await injectSidecars(world);

@@ -19,11 +19,11 @@ interface Known {
    * listed.
    */
   isOver: boolean | null;
-  /** parking: Shell: the item was read since the last delivery without a marker. */
+  /** The item was read since the last delivery without a marker. */
   isLooked: boolean;
-  /** parking: Shell: the operator knows that the opening is recorded in the Secret. */
+  /** The operator knows that the opening is recorded in the Secret. */
   isOpened: boolean;
-  /** parking: Shell: it knows that the program started. */
+  /** It knows that the program started. */
   isStarted: boolean;
 }
 

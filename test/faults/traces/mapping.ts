@@ -261,8 +261,7 @@ const READ = {
   "session.open": { steps: ["session.open"], isNothing: (state, actor) => podOf(state, actor, POD.key) === 1 },
   "session.touch": {
     steps: ["session.touch"],
-    // With `parking: Key` it only makes the kubelet look.
-    isNothing: (state, actor) => !actor.layout.isShell || isAssigned(state, actor),
+    isNothing: (state, actor) => isAssigned(state, actor),
   },
   "session.deliver": { steps: ["session.deliver"], counts: ["unanswered"] },
   "session.read-log": {

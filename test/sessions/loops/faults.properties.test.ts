@@ -100,9 +100,8 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
       lease,
       onPodFailure,
       disruption: pick(["Allow", "Protect"]),
-      ...pick<Record<string, string>>([{ parking: "Key" }, {}, { parking: "Shell" }, { parking: "Program" }]),
+      preload: pick([false, false, true]),
       template: { spec: { containers: [CONTAINER], terminationGracePeriodSeconds: 30 } },
-      parkedMaxAgeSeconds: pick([0, 60, 600]),
       ...workspace,
     },
     switches: {

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { PODS, type Pod, SECRETS } from "../../../src/kube/resource.ts";
+import { waitingCommand } from "../../../src/pods/frame.ts";
 import { type Journal, renderJournal } from "../../../src/protocol/journal.ts";
 import { LoopWorld, NAME, NAMESPACE } from "./loop-world.ts";
 
@@ -50,7 +51,9 @@ describe("a forged claim", () => {
     const pods = ["database-0", "berth-research-bbbbb"].map((name) =>
       of.server.create(PODS, {
         metadata: { name, namespace: NAMESPACE, labels: { app: "database", "berth.dev/phase": "warm" } },
-        spec: { containers: [{ name: "worker", image: "database:1" }] },
+        spec: {
+          containers: [{ name: "worker", image: "database:1", command: waitingCommand(["serve"]), stdin: true }],
+        },
       } as Pod),
     );
     for (const { metadata } of pods) {

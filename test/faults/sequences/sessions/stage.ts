@@ -46,8 +46,6 @@ export class SessionsStage extends Stage {
         timeScale: NODE_TIME_SCALE,
         fates: (pod, { name }) => fates.of(pod, turnNumber(name)),
       },
-      // It can wait in a shell.
-      container: { command: ["worker"] },
       spec: { deletionGraceSeconds: 2 },
       sessions: sessionsOf(setting),
     });
@@ -78,11 +76,11 @@ export class SessionsStage extends Stage {
 }
 
 export function sessionsOf(setting: Setting): Record<string, unknown> {
-  const { lease, onPodFailure, parking, disruption, maxConcurrent, warm, sleepSeconds } = setting;
+  const { lease, onPodFailure, preload, disruption, maxConcurrent, warm, sleepSeconds } = setting;
   return {
     lease,
     onPodFailure,
-    parking,
+    preload,
     disruption,
     maxConcurrent,
     warm: Math.min(warm, maxConcurrent),
@@ -90,6 +88,5 @@ export function sessionsOf(setting: Setting): Record<string, unknown> {
     // Longer than a healthy start takes on a busy machine.
     firstBeatTimeoutSeconds: 20,
     prepareTimeoutSeconds: 30,
-    parkedMaxAgeSeconds: 60,
   };
 }
