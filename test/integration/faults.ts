@@ -103,16 +103,17 @@ const rightKey = (world: World) => world.simulator.environmentKey(world.environm
 const labelNamespace = (world: World, labels: Record<string, string | null>) =>
   world.kube.patch(NAMESPACES, { name: world.namespace }, { metadata: { labels } }, { type: "merge" });
 
+const WORKER = { name: "worker", image: "worker:1", command: ["worker"] };
+
 const template = (world: World, container: Record<string, unknown>, podSpec: Record<string, unknown> = {}) => ({
   spec: {
     nodeSelector: world.nodeSelector,
     terminationGracePeriodSeconds: 2,
     ...podSpec,
-    containers: [{ name: "worker", image: "worker:1", ...container }],
+    containers: [{ ...WORKER, ...container }],
   },
 });
 
-const WORKER = { name: "worker", image: "worker:1", command: ["worker"] };
 const fixTemplate = (world: World) => world.patchSpec({ sessions: { template: { spec: { containers: [WORKER] } } } });
 
 /** The operator's own Pod policy allows it. */

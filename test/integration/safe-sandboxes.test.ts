@@ -168,7 +168,14 @@ describe.concurrent("other Pod fields are passed through", () => {
       spec: {
         ...spec,
         tolerations: [toleration],
-        containers: [{ name: "worker", image: "worker:1", volumeMounts: [{ name: "scratch", mountPath: "/scratch" }] }],
+        containers: [
+          {
+            name: "worker",
+            image: "worker:1",
+            command: ["worker"],
+            volumeMounts: [{ name: "scratch", mountPath: "/scratch" }],
+          },
+        ],
       },
     };
     await world.createEnvironment({ sessions: { maxConcurrent: 1, warm: 1, template } });

@@ -103,8 +103,12 @@ describe.concurrent("the number of Pods", () => {
   });
 });
 
+/** Changes the template, so that all Pods of the earlier one are replaced. */
+const changeTemplate = (world: World) =>
+  world.patchSpec({ sessions: { template: { metadata: { labels: { version: "2" } } } } });
+
 describe.concurrent("replacement of parked Pods", () => {
-  test("two or more expired Pods are replaced one at a time", async () => {
+  test("two or more outdated Pods are replaced one at a time", async () => {
     await using world = await startWorld(cluster, { sessions: { warm: 3 } });
     await world.createEnvironment();
     world.startOperator();
@@ -113,6 +117,7 @@ describe.concurrent("replacement of parked Pods", () => {
     world.onPodChange(() => {
       fewest = Math.min(fewest, world.parked.length);
     });
+    await changeTemplate(world);
     await world.until("all three Pods are replaced", () => {
       return world.parked.length === 3 && !uidsOf(world.parked).some((uid) => first.includes(uid));
     });
@@ -128,6 +133,7 @@ describe.concurrent("replacement of parked Pods", () => {
     world.onPodChange(() => {
       fewest = Math.min(fewest, world.parked.length);
     });
+    await changeTemplate(world);
     await world.until("the Pod is replaced", () => {
       return world.parked.length === 1 && world.parked[0]?.metadata.uid !== first?.metadata.uid;
     });
@@ -140,7 +146,7 @@ describe.concurrent("replacement of parked Pods", () => {
     await untilState(world, item, "active");
     const before = uidsOf(await world.untilParked(2));
     const hash = pod.metadata.labels?.[LABEL_TEMPLATE_HASH];
-    await world.patchSpec({ sessions: { template: { metadata: { labels: { version: "2" } } } } });
+    await changeTemplate(world);
     await world.until("both Pods are replaced", () => {
       const now = world.parked;
       return now.length === 2 && now.every(({ metadata }) => metadata.labels?.version === "2") && now;

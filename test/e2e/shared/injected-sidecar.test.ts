@@ -85,18 +85,6 @@ describe.concurrent("a sidecar that admission adds before the session container,
     expect(last.stoppedBy?.as).toBe("environment-key");
   });
 
-  test("starts with the session with parking: Shell", async () => {
-    await using world = await startE2eWorld({
-      sessions: {},
-      podSpec: { terminationGracePeriodSeconds: 2 },
-    });
-    await using _policy = await injectSidecars(world);
-    await untilInForce(world);
-    const served = await serveOne(world, { script: bashScript("echo hello") });
-    const { last } = await untilEnded(world, served, "Completed");
-    expect(last.stoppedBy?.as).toBe("sessions-token");
-  });
-
   test("ends with the session when a user stops it", async () => {
     await using world = await startE2eWorld({
       ...{ ttlSeconds: LIVELY_SECONDS, maxIdleMs: NEVER },

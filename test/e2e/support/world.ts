@@ -199,12 +199,11 @@ export class E2eWorld implements AsyncDisposable {
 
   /** The Pod template that `spec` contains. */
   template(): Record<string, unknown> {
-    const { worker = "typescript", maxIdleMs = SOON, container, podSpec, sessions } = this.#options;
-    const inShell = sessions?.["parking"] === "Shell" || sessions?.["workspace"] !== undefined;
+    const { worker = "typescript", maxIdleMs = SOON, container, podSpec } = this.#options;
     return workerTemplate(this.cluster.images, {
       worker,
       maxIdleMs,
-      container: { ...(inShell && { command: WORKER_COMMANDS[worker] }), ...container },
+      ...(container && { container }),
       ...(podSpec && { podSpec }),
     });
   }

@@ -115,7 +115,13 @@ export const KUBE_ROWS: Readonly<Record<string, Row>> = {
   "get secrets (claim)": { always: editClaims, says: CONFLICT },
   "list secrets": { begin: "start" },
   "create secrets (claim)": { most: 150 },
-  "create secrets (removal)": { most: 150, sessions: { warm: 2 }, arrivalSeconds: 300 },
+  "create secrets (removal)": {
+    most: 150,
+    sessions: { warm: 2 },
+    arrivalSeconds: 300,
+    first: (world) =>
+      world.patchEnvironment({ spec: { sessions: { template: { metadata: { labels: { version: "2" } } } } } }),
+  },
   "patch secrets": { says: CONFLICT },
   "delete secrets": { says: CONFLICT },
   "list pods": {},
