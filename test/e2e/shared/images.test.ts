@@ -86,14 +86,14 @@ describe.concurrent("an image that does not exist", () => {
 });
 
 test.concurrent("an image that runs as root in a Pod that must not costs no item", async () => {
-    const sessions = { warm: 1, maxConcurrent: 1 };
-    await using world = await startE2eWorld({ sessions });
-    await world.createEnvironment({ sessions: { ...sessions, template: withImage(world, rootImage(world)) } });
-    await enqueue(world, 1);
-    const condition = await world.untilCondition("CapacityAvailable", "PreparationFailing");
-    expect(condition.message).toContain("container has runAsNonRoot and image will run as root");
-    expect(created(world)).toBe(1);
-    await world.patchSpec({ sessions: { template: withImage(world, world.cluster.images.typescript) } });
-    await world.untilServed(1);
-    expect(await world.metric("berth_start_failures_total")).toBe(0);
-  });
+  const sessions = { warm: 1, maxConcurrent: 1 };
+  await using world = await startE2eWorld({ sessions });
+  await world.createEnvironment({ sessions: { ...sessions, template: withImage(world, rootImage(world)) } });
+  await enqueue(world, 1);
+  const condition = await world.untilCondition("CapacityAvailable", "PreparationFailing");
+  expect(condition.message).toContain("container has runAsNonRoot and image will run as root");
+  expect(created(world)).toBe(1);
+  await world.patchSpec({ sessions: { template: withImage(world, world.cluster.images.typescript) } });
+  await world.untilServed(1);
+  expect(await world.metric("berth_start_failures_total")).toBe(0);
+});

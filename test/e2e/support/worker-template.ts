@@ -6,7 +6,7 @@ import { USER_NAMESPACES } from "./settings.ts";
 export type StockWorker = "typescript" | "python" | "go";
 
 /** The commands of the stock workers in their images. */
-const WORKER_COMMANDS: Record<StockWorker, readonly string[]> = {
+export const WORKER_COMMANDS: Record<StockWorker, readonly string[]> = {
   typescript: ["node", "/app/worker.mjs"],
   python: ["python3", "/app/worker.py"],
   go: ["worker"],

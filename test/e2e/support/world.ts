@@ -21,7 +21,7 @@ import { RemoteSimulator } from "./remote-simulator.ts";
 import { isolationOf } from "./settings.ts";
 import { makeNamespace } from "./simulator-pod.ts";
 import { Views } from "./views.ts";
-import { SOON, type StockWorker, WORKER_COMMANDS, workerTemplate } from "./worker-template.ts";
+import { SOON, type StockWorker, workerTemplate } from "./worker-template.ts";
 
 /** Limit of every wait: far more than anything takes, so that a test fails only if the event never happens. */
 const PATIENCE_MS = 240_000;
