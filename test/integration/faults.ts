@@ -565,12 +565,7 @@ export function faults(): Fault[] {
         ],
       },
       tries: "stats",
-      fix: (world) =>
-        world.patchSpec({
-          sessions: {
-            template: { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] } },
-          },
-        }),
+      fix: fixTemplate,
       heals: "Available",
     },
     {
@@ -915,13 +910,13 @@ export function faults(): Fault[] {
       heals: "Ready",
     },
     {
-      name: "pulls-always",
-      world: { container: { imagePullPolicy: "Always" } },
+      name: "limits-alone",
+      world: { container: { resources: { limits: { memory: "2Gi" } } } },
       shows: {
         type: "TemplateAccepted",
         status: "True",
         reason: "AcceptedWithWarning",
-        words: ["imagePullPolicy: with Always, the kubelet contacts the registry", "IfNotPresent"],
+        words: ["resources.requests", "reserves 2Gi of memory", "set requests for"],
       },
       ready: { status: "True", reason: "Ready" },
       tries: "stats",

@@ -2,10 +2,8 @@ import { describe, expect, test } from "vitest";
 import { chooseSleep, whyAwakeOf } from "../../src/pods/sleep-choice.ts";
 import { type Json, parsed, podTemplate, sessionsSpec, stored, workersSpec } from "../api/environments.ts";
 
-const WITH_COMMAND = podTemplate({ containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] });
 const SLEEPING = { type: "Pod", mountPath: "/workspace", sleepSeconds: 600 };
-const environmentOf = (sessions: Json = {}) =>
-  parsed(stored(sessionsSpec({ template: WITH_COMMAND, workspace: SLEEPING, ...sessions })));
+const environmentOf = (sessions: Json = {}) => parsed(stored(sessionsSpec({ workspace: SLEEPING, ...sessions })));
 /** The choice for new Pods; `refused` is what a check found. */
 const choose = (sessions: Json = {}, refused: string | null = null) => chooseSleep(environmentOf(sessions), refused);
 

@@ -170,7 +170,7 @@ describe("a worker that gets a frame", () => {
     const missing = new WaitingBench({ c: { kind: "start-error" } }, shape);
     expect(await missing.end("StartError")).toMatchObject({ exitCode: 128 });
     const turn = { containers: [{ ...SHELL, env }], annotations: { "berth.dev/preload": "true" } };
-    const inShell = new WaitingBench({ c: { kind: "start-error" } }, turn);
-    expect(await inShell.end("Error")).toMatchObject({ exitCode: 127 });
+    const refused = new WaitingBench({ c: { kind: "start-error" } }, turn);
+    expect(await refused.end("Error")).toMatchObject({ exitCode: 127 });
   });
 });
