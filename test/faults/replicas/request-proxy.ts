@@ -1,4 +1,5 @@
 import {
+  type ClientRequest,
   createServer,
   Agent as HttpAgent,
   type IncomingMessage,
@@ -8,6 +9,7 @@ import {
 } from "node:http";
 import { Agent as HttpsAgent, request as secureRequest } from "node:https";
 import type { AddressInfo } from "node:net";
+import type { Duplex } from "node:stream";
 import type { Auth } from "../../../src/kube/credentials.ts";
 
 /** A request as it arrived at the proxy. */
@@ -66,6 +68,7 @@ export class RequestProxy implements AsyncDisposable {
   readonly #agent: HttpAgent | HttpsAgent;
   readonly #rules = new Set<Rule>();
   readonly #open = new Set<Open>();
+  readonly #upgraded = new Set<Duplex>();
 
   private constructor(target: Target) {
     this.#target = target;
@@ -77,6 +80,9 @@ export class RequestProxy implements AsyncDisposable {
       from.on("error", () => {});
       to.on("error", () => {});
       this.#pass(from, to).catch(() => to.destroy());
+    });
+    this.#server.on("upgrade", (from: IncomingMessage, socket: Duplex, first: Buffer) => {
+      this.#upgrade(from, socket, first).catch(() => socket.destroy());
     });
   }
 
@@ -120,19 +126,23 @@ export class RequestProxy implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     const closed = new Promise((resolve) => this.#server.close(resolve));
     this.#server.closeAllConnections();
+    for (const socket of this.#upgraded) socket.destroy();
     this.#agent.destroy();
     await closed;
   }
 
   async #pass(from: IncomingMessage, to: ServerResponse): Promise<void> {
-    const passing: Passing = { ...this.#target.read(from), atMs: performance.now() };
-    this.passed.push(passing);
-    const { before, after } = this.#treatmentOf(passing);
+    const { passing, before, after } = this.#arrived(from);
     const body: Buffer[] = [];
     for await (const chunk of from) body.push(chunk as Buffer);
     if (before === "reset") return void to.destroy();
     await before;
-    const reply = await this.#send(from, Buffer.concat(body), to);
+    const reply = await new Promise<IncomingMessage>((resolve, reject) => {
+      const onward = this.#onward(from).on("response", resolve).on("error", reject);
+      // A read whose client is gone has no purpose; a write still takes effect.
+      if (from.method === "GET") to.on("close", () => onward.destroy());
+      onward.end(Buffer.concat(body));
+    });
     if (after === "reset") {
       reply.resume();
       return void to.destroy();
@@ -148,26 +158,56 @@ export class RequestProxy implements AsyncDisposable {
     reply.pipe(to);
   }
 
-  #treatmentOf(passing: Passing): Treatment {
-    for (const rule of this.#rules) {
-      const treatment = rule(passing);
-      if (treatment) return treatment;
-    }
-    return {};
+  /** Joins a WebSocket, such as that of `pods/attach`, to one of the server's. */
+  async #upgrade(from: IncomingMessage, socket: Duplex, first: Buffer): Promise<void> {
+    this.#upgraded.add(socket);
+    socket.on("error", () => {}).on("close", () => this.#upgraded.delete(socket));
+    const { before, after } = this.#arrived(from);
+    if (before === "reset") return void socket.destroy();
+    await before;
+    // The client of a held request may be gone. Nothing has an effect before the client writes.
+    if (socket.destroyed) return;
+    const [reply, server, head] = await new Promise<[IncomingMessage, Duplex | undefined, Buffer?]>(
+      (resolve, reject) => {
+        const onward = this.#onward(from).on("error", reject);
+        onward.on("upgrade", (...upgrade) => resolve(upgrade));
+        onward.on("response", (refusal) => resolve([refusal, undefined]));
+        onward.end();
+      },
+    );
+    (server ?? reply).on("error", () => socket.destroy()).on("close", () => socket.end());
+    socket.on("close", () => (server ?? reply).destroy());
+    if (after === "reset") return void socket.destroy();
+    await after;
+    // The end of the connection ends the body of a refusal.
+    const { "transfer-encoding": _, ...fields } = {
+      ...reply.headers,
+      ...(server === undefined && { connection: "close" }),
+    };
+    const lines = Object.entries(fields).map(([name, value]) => `${name}: ${value}\r\n`);
+    socket.write(`HTTP/1.1 ${reply.statusCode} ${reply.statusMessage}\r\n${lines.join("")}\r\n`);
+    if (server === undefined) return void reply.pipe(socket);
+    socket.write(head ?? "");
+    server.write(first);
+    socket.pipe(server).pipe(socket);
   }
 
-  #send(from: IncomingMessage, body: Buffer, to: ServerResponse): Promise<IncomingMessage> {
+  #arrived(from: IncomingMessage): { passing: Passing } & Treatment {
+    const passing: Passing = { ...this.#target.read(from), atMs: performance.now() };
+    this.passed.push(passing);
+    for (const rule of this.#rules) {
+      const treatment = rule(passing);
+      if (treatment) return { passing, ...treatment };
+    }
+    return { passing };
+  }
+
+  #onward(from: IncomingMessage): ClientRequest {
     const { url } = this.#target;
     const { method = "GET", url: path = "/", headers } = from;
     const send = url.startsWith("https:") ? secureRequest : request;
     const { host: _, ...passedOn } = headers;
-    return new Promise((resolve, reject) => {
-      const onward = send(new URL(path, url), { method, headers: passedOn, agent: this.#agent }, resolve);
-      onward.on("error", reject);
-      // A read whose client is gone has no purpose; a write still takes effect.
-      if (method === "GET") to.on("close", () => onward.destroy());
-      onward.end(body);
-    });
+    return send(new URL(path, url), { method, headers: passedOn, agent: this.#agent });
   }
 }
 
