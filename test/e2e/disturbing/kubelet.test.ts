@@ -95,7 +95,7 @@ describe.skipIf(!hasNodeControl())("the kubelet stops", () => {
       });
       const { message } = await world.untilCondition("CapacityAvailable", "Unschedulable");
       expect(message).toContain("untolerated taint");
-      // The operator knows by now that the node is lost, and the worker still sends heartbeats.
+      // The worker still sends heartbeats.
       const { beats } = await world.simulator.item(running.item.id);
       await world.until(
         "it still sends heartbeats",
@@ -105,8 +105,8 @@ describe.skipIf(!hasNodeControl())("the kubelet stops", () => {
       expect((await world.simulator.item(item.id)).acks).toEqual([]);
     }
     // The kubelet is told to end the Pod: the worker receives SIGTERM and stops its item.
-    const { last, message } = await untilSettled(world, running, "NodeLost");
-    expect(message).toContain("did not end the Pod in time");
+    const { last, message } = await untilSettled(world, running, "Evicted");
+    expect(message).toContain("Taint manager");
     expect(last.stoppedBy?.as).toBe("sessions-token");
     expect(last.acks).toHaveLength(1);
     for (const pod of [running.pod, ...parked]) await untilGone(world, pod);
@@ -124,7 +124,7 @@ describe.skipIf(!hasNodeControl())("the kubelet stops", () => {
       return labels?.["berth.dev/phase"] === "warm" && !isThere && !lost.includes(uid);
     });
     expect(replaced.length).toBeLessThan(REPLACED_AT_MOST);
-    await expectCounted(world, { NodeLost: 1, Completed: 1 });
+    await expectCounted(world, { Evicted: 1, Completed: 1 });
     expect((await operator.log()).filter(({ level }) => level === "error")).toEqual([]);
   });
 });
