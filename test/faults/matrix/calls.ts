@@ -116,7 +116,7 @@ export const KUBE_ROWS: Readonly<Record<string, Row>> = {
   "list secrets": { begin: "start" },
   "create secrets (claim)": { most: 150 },
   "create secrets (removal)": {
-    most: 150,
+    most: 200,
     sessions: { warm: 2 },
     arrivalSeconds: 300,
     first: (world) =>

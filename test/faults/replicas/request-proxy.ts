@@ -8,9 +8,9 @@ import {
   type ServerResponse,
 } from "node:http";
 import { Agent as HttpsAgent, request as secureRequest } from "node:https";
-import type { AddressInfo } from "node:net";
-import type { Duplex } from "node:stream";
+import type { AddressInfo, Socket } from "node:net";
 import type { Auth } from "../../../src/kube/credentials.ts";
+import { join, responseTo } from "../../support/upgrades.ts";
 
 /** A request as it arrived at the proxy. */
 export interface Passing {
@@ -68,7 +68,7 @@ export class RequestProxy implements AsyncDisposable {
   readonly #agent: HttpAgent | HttpsAgent;
   readonly #rules = new Set<Rule>();
   readonly #open = new Set<Open>();
-  readonly #upgraded = new Set<Duplex>();
+  readonly #upgraded = new Set<Socket>();
 
   private constructor(target: Target) {
     this.#target = target;
@@ -81,8 +81,8 @@ export class RequestProxy implements AsyncDisposable {
       to.on("error", () => {});
       this.#pass(from, to).catch(() => to.destroy());
     });
-    this.#server.on("upgrade", (from: IncomingMessage, socket: Duplex, first: Buffer) => {
-      this.#upgrade(from, socket, first).catch(() => socket.destroy());
+    this.#server.on("upgrade", (from: IncomingMessage) => {
+      this.#upgrade(from).catch(() => from.socket.destroy());
     });
   }
 
@@ -159,7 +159,8 @@ export class RequestProxy implements AsyncDisposable {
   }
 
   /** Joins a WebSocket, such as that of `pods/attach`, to one of the server's. */
-  async #upgrade(from: IncomingMessage, socket: Duplex, first: Buffer): Promise<void> {
+  async #upgrade(from: IncomingMessage): Promise<void> {
+    const { socket } = from;
     this.#upgraded.add(socket);
     socket.on("error", () => {}).on("close", () => this.#upgraded.delete(socket));
     const { before, after } = this.#arrived(from);
@@ -167,29 +168,19 @@ export class RequestProxy implements AsyncDisposable {
     await before;
     // The client of a held request may be gone. Nothing has an effect before the client writes.
     if (socket.destroyed) return;
-    const [reply, server, head] = await new Promise<[IncomingMessage, Duplex | undefined, Buffer?]>(
-      (resolve, reject) => {
-        const onward = this.#onward(from).on("error", reject);
-        onward.on("upgrade", (...upgrade) => resolve(upgrade));
-        onward.on("response", (refusal) => resolve([refusal, undefined]));
-        onward.end();
-      },
-    );
-    (server ?? reply).on("error", () => socket.destroy()).on("close", () => socket.end());
-    socket.on("close", () => (server ?? reply).destroy());
-    if (after === "reset") return void socket.destroy();
-    await after;
-    // The end of the connection ends the body of a refusal.
-    const { "transfer-encoding": _, ...fields } = {
-      ...reply.headers,
-      ...(server === undefined && { connection: "close" }),
-    };
-    const lines = Object.entries(fields).map(([name, value]) => `${name}: ${value}\r\n`);
-    socket.write(`HTTP/1.1 ${reply.statusCode} ${reply.statusMessage}\r\n${lines.join("")}\r\n`);
-    if (server === undefined) return void reply.pipe(socket);
-    socket.write(head ?? "");
-    server.write(first);
-    socket.pipe(server).pipe(socket);
+    const onward = this.#onward(from).on("error", () => socket.destroy());
+    onward.on("response", async (reply) => {
+      if (after === "reset") return void socket.destroy();
+      await after;
+      const { "transfer-encoding": _, ...headers } = reply.headers;
+      reply.pipe(responseTo(from).writeHead(reply.statusCode ?? 502, headers));
+    });
+    onward.on("upgrade", async (reply, far, first) => {
+      if (after === "reset") return void socket.destroy();
+      await after;
+      join(socket, reply, far, first);
+    });
+    onward.end();
   }
 
   #arrived(from: IncomingMessage): { passing: Passing } & Treatment {
