@@ -28,7 +28,7 @@ export function announcement(stage: Announced, { scripted }: Pick<DemoOptions, "
     ...environments.map(({ name }) => `  ${kubectl} describe benv -n ${namespace} ${name}`),
     `  ${kubectl} get events -n ${namespace} --watch`,
     `  curl ${metricsUrl}`,
-    `  export KUBECONFIG=${cluster.kubeconfig}`,
+    ...(cluster.foreign ? [] : [`  export KUBECONFIG=${cluster.kubeconfig}`]),
     "",
   ];
 }

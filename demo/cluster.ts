@@ -21,6 +21,8 @@ export interface DemoCluster {
   readonly namespace: string;
   /** The name of the node that the demo adds. */
   readonly nodeName: string;
+  /** The demo runs in a cluster that it does not own: Pods of others must not run on its node. */
+  readonly foreign: boolean;
   /** Paths, in the format of KUBECONFIG. */
   readonly kubeconfig: string;
   readonly operatorKubeconfig: string;
@@ -32,7 +34,10 @@ export interface DemoCluster {
   readonly kube: KubeClient;
   /** The operator's requests so far, as the API server counts them; undefined if its audit log can't be read. */
   operatorRequests(): Promise<RequestCounts | undefined>;
-  leave(): Promise<void>;
+  /** What you must remove by hand if the demo ends abruptly; empty if nothing stays. */
+  readonly stays: readonly string[];
+  /** Removes everything that the demo added. Returns what could not be removed. */
+  leave(): Promise<string[]>;
 }
 
 const NAMESPACE = "berth-demo";
@@ -54,12 +59,14 @@ export async function startOwnCluster(progress: Progress, onFailure: (error: Err
       about: `Kubernetes ${cluster.version}`,
       namespace: NAMESPACE,
       nodeName: NODE_NAME,
+      foreign: false,
       kubeconfig: cluster.kubeconfig,
       operatorKubeconfig: cluster.operatorKubeconfig,
       nodeKubeconfig,
       operatorFlags: ["--leader-elect-namespace", OPERATOR_NAMESPACE],
       kubectl: "npm run cluster -- kubectl",
       kube,
+      stays: [],
       async operatorRequests() {
         const counts = await cluster.audit.counts({ user: OPERATOR });
         return sumUp(counts.map(({ verb, resource, count }) => [`${verb} ${resource}`, count] as const));
@@ -68,6 +75,7 @@ export async function startOwnCluster(progress: Progress, onFailure: (error: Err
         await takeBack();
         await kube.close();
         await cluster.stop();
+        return [];
       },
     };
   } catch (error) {

@@ -5,9 +5,10 @@ import { errorText } from "../src/core/errors.ts";
 import type { Progress } from "../testbed/cluster/progress.ts";
 import { announcement } from "./announcement.ts";
 import { startArrivals } from "./arrivals.ts";
-import { type RequestCounts, startOwnCluster } from "./cluster.ts";
+import { type DemoCluster, type RequestCounts, startOwnCluster } from "./cluster.ts";
 import { Ending } from "./ending.ts";
 import type { Phase } from "./frame.ts";
+import { enterGivenCluster } from "./given-cluster.ts";
 import { findLeftovers } from "./leftovers.ts";
 import { keepLog } from "./operator.ts";
 import type { DemoOptions } from "./options.ts";
@@ -91,10 +92,16 @@ class Play {
   async run(things: AsyncDisposableStack): Promise<Outcome | undefined> {
     const { progress } = this.#io;
     const supervisor = things.adopt(await startSupervisor(), (started) => started.end());
-    // Until it runs, Ctrl-C ends this process and everything that it started.
-    const cluster = await startOwnCluster(progress, (error) => this.#ending.fail(error));
-    this.#ending.listen();
-    things.defer(() => cluster.leave());
+    const cluster = await this.#enter(supervisor.dir);
+    things.defer(async () => {
+      for (const text of await cluster.leave()) this.#leftovers.add(text);
+    });
+    this.#ending.onAbrupt = () => {
+      if (cluster.stays.length === 0) return;
+      this.#io.out.write(
+        `\nTo remove the objects that remain in the cluster:\n${cluster.stays.map((it) => `  ${it}\n`).join("")}`,
+      );
+    };
     progress.update("starting the simulator, the node and the operator");
     const stage = await Stage.start(cluster, this.#options, this.#ending, supervisor, things);
     progress.update("waiting for the first Pods");
@@ -115,6 +122,19 @@ class Play {
       view.close();
     }
     return await this.#outcome(stage);
+  }
+
+  async #enter(dir: string): Promise<DemoCluster> {
+    const { progress, env } = this.#io;
+    if (this.#options.useCluster) {
+      this.#ending.listen();
+      progress.update("creating the demo's objects in the cluster");
+      return await enterGivenCluster(env["KUBECONFIG"] ?? "", dir, progress, (text) => progress.line(text));
+    }
+    // Until it runs, Ctrl-C ends this process and everything that it started.
+    const cluster = await startOwnCluster(progress, (error) => this.#ending.fail(error));
+    this.#ending.listen();
+    return cluster;
   }
 
   async #untilReady(stage: Stage): Promise<boolean> {

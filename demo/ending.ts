@@ -19,6 +19,8 @@ const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
  */
 export class Ending implements Disposable {
   readonly #controller = new AbortController();
+  /** Called before the process ends abruptly. */
+  onAbrupt: () => void = () => {};
   #cause: Cause | undefined;
   #interruptedAt: number | undefined;
   readonly #handlers = new Map<NodeJS.Signals, () => void>();
@@ -61,6 +63,7 @@ export class Ending implements Disposable {
       this.#interruptedAt = nowMs;
       this.#end({ kind: "interrupted" });
     } else if (nowMs - this.#interruptedAt > ECHO_MS) {
+      this.onAbrupt();
       process.exit(EXIT_SIGNAL + constants.signals[name]);
     }
   }

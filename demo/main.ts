@@ -2,7 +2,7 @@
 import { errorText, OperatorError } from "../src/core/errors.ts";
 import { MissingToolError } from "../testbed/cluster/missing.ts";
 import { showProgress } from "../testbed/cluster/progress.ts";
-import { EXIT, obey } from "../tools/command-line.ts";
+import { EXIT, obey, refuse } from "../tools/command-line.ts";
 import { runDemo } from "./demo.ts";
 import { DemoError } from "./errors.ts";
 import { parseArguments, USAGE } from "./options.ts";
@@ -21,6 +21,9 @@ try {
 
 async function main(argv: readonly string[]): Promise<number> {
   return await obey(parseArguments(argv), USAGE, async (options) => {
+    if (options.useCluster && !process.env["KUBECONFIG"]) {
+      return refuse("--use-cluster needs KUBECONFIG: set it to a kubeconfig file, such as ~/.kube/config", USAGE);
+    }
     return await runDemo(options, { out: process.stdout, env: process.env, progress });
   });
 }

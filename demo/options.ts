@@ -15,10 +15,13 @@ export interface DemoOptions {
   readonly seed: number;
   /** The simulated node plays the workers instead of running processes. */
   readonly scripted: boolean;
+  /** Use the cluster of KUBECONFIG instead of starting one. */
+  readonly useCluster: boolean;
 }
 
 export const USAGE =
-  "usage: npm run demo -- [--for TIME] [--rate N] [--warm N] [--max N] [--workers N] [--seed N] [--scripted]";
+  "usage: npm run demo -- [--for TIME] [--rate N] [--warm N] [--max N] [--workers N] [--seed N] [--scripted] " +
+  "[--use-cluster]";
 
 /** A stock worker takes half a second of CPU to start: two cores serve one every two seconds and stay responsive. */
 const DEFAULT_RATE = 0.5;
@@ -50,6 +53,7 @@ processes on this machine. The first run downloads the control plane, or builds 
                                                    and nothing was left over
   npm run demo -- --scripted --rate 5 --warm 10 --max 50
                                                    more sessions than this machine could run processes for
+  KUBECONFIG=... npm run demo -- --use-cluster     in your own cluster, in a new namespace
 
 The demo has two Environments. research has a Pod for each session, in which the session sleeps between messages.
 batch has always-on workers that serve one session after another. Berth scales them with the queue. With --scripted,
@@ -64,6 +68,7 @@ interface Flags {
   readonly workers?: number;
   readonly seed: number;
   readonly scripted: boolean;
+  readonly useCluster: boolean;
 }
 
 /** Reads the arguments after `npm run demo --`. */
@@ -79,7 +84,7 @@ export function parseArguments(argv: readonly string[]): Request<DemoOptions> {
 }
 
 function optionsOf(flags: Flags): DemoOptions {
-  const { scripted, seed } = flags;
+  const { scripted, useCluster, seed } = flags;
   // An explicit flag wins; the default of the other adapts to it.
   const max = flags.max ?? Math.max(DEFAULT_MAX, flags.warm ?? 0);
   return {
@@ -90,6 +95,7 @@ function optionsOf(flags: Flags): DemoOptions {
     workers: flags.workers ?? (scripted ? DEFAULT_SCRIPTED_WORKERS : DEFAULT_WORKERS),
     seed,
     scripted,
+    useCluster,
   };
 }
 
@@ -112,6 +118,7 @@ function program(): Command {
     )
     .option("--seed <number>", "seed of the arrivals and scripts", seed, 1)
     .option("--scripted", "let the simulated node play the workers instead of running processes", false)
+    .option("--use-cluster", "use the cluster of KUBECONFIG instead of starting one", false)
     .helpOption("--help", "show this help")
     .addHelpText("after", EXAMPLES)
     .allowExcessArguments(false);

@@ -1,5 +1,6 @@
 import { ANNOTATION_WORK_ID, LABEL_PHASE, LABEL_WORK_ID } from "../src/api/names.ts";
-import type { Pod } from "../src/kube/objects.ts";
+import type { Pod, PodStatus } from "../src/kube/objects.ts";
+import { parkingOf } from "../src/pods/pod-gate.ts";
 import { readPodState } from "../src/pods/pod-state.ts";
 import { isAsleep } from "../src/pods/turns.ts";
 import type { Change } from "../src/watch/informer.ts";
@@ -8,7 +9,7 @@ import type { Board } from "./board.ts";
 /** The number of session Pods, by use. */
 export interface PodCounts {
   readonly preparing: number;
-  /** It waits for a session: in a shell. */
+  /** It waits for a session: in a shell, in its program, or for a key. */
   readonly warm: number;
   readonly running: number;
   /** Its session waits for its next message. */
@@ -32,6 +33,14 @@ export class SessionPods {
     return counts;
   }
 
+  /**
+   * The node runs a Pod's container. The node knows this before the API server does. A container that waited for its
+   * session started earlier: the session starts when its Pod is assigned.
+   */
+  started(pod: Pod): void {
+    if (parkingOf(pod) === "Key") this.#board.started(workIdOf(pod) ?? "");
+  }
+
   /** Takes in a change of a Pod from the API server. */
   pod({ type, object }: Change<Pod>): void {
     const name = object.metadata.name ?? "";
@@ -52,6 +61,11 @@ export class SessionPods {
 
 function workIdOf({ metadata: { annotations, labels } }: Pod): string | undefined {
   return annotations?.[ANNOTATION_WORK_ID] ?? labels?.[LABEL_WORK_ID];
+}
+
+/** Whether a container has started. */
+export function hasStarted(status: PodStatus | undefined): boolean {
+  return status?.containerStatuses?.some(({ state }) => state?.running || state?.terminated) === true;
 }
 
 function stateOf(pod: Pod): keyof PodCounts {

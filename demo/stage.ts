@@ -19,6 +19,7 @@ import { startDemoNode } from "./node.ts";
 import { OperatorProcess } from "./operator.ts";
 import type { DemoOptions } from "./options.ts";
 import { BATCH, RESEARCH } from "./sample.ts";
+import { hasStarted } from "./session-pods.ts";
 import { StagedEnvironment } from "./staged-environment.ts";
 
 /** The worker for one claimed session. */
@@ -94,7 +95,7 @@ export class Stage {
     stage.#watch();
     things.defer(() => stage.#stopWatching());
     for (const environment of environments) {
-      const values = environment.mode === "sessions" ? sessionValues(options) : workerValues(options);
+      const values = environment.mode === "sessions" ? sessionValues(options, cluster) : workerValues(options);
       await environment.apply(cluster, simulator, values);
     }
     return stage;
@@ -171,6 +172,7 @@ export class Stage {
     });
     this.#objects.subscribe((change) => this.#environmentChanged(change));
     this.#node.subscribe((event) => {
+      if (event.type === "status" && hasStarted(event.status)) this.#ownerOf(event.pod)?.sessions?.started(event.pod);
       if (event.type === "fault") board.notice(`the simulated node failed: ${String(event.error)}`);
     });
     const { signal } = this.#watching;
@@ -206,7 +208,15 @@ interface StageParts {
   readonly ending: Ending;
 }
 
-const sessionValues = ({ warm, max }: DemoOptions) => ({ WORKER: SESSION_WORKER, WARM: warm, MAX: max });
+/** The API server of a given cluster can't reach the simulated node on this machine, so nothing can attach to its Pods. */
+const parkingIn = ({ foreign }: DemoCluster) => (foreign ? "Key" : "Shell");
+
+const sessionValues = ({ warm, max }: DemoOptions, cluster: DemoCluster) => ({
+  WORKER: SESSION_WORKER,
+  WARM: warm,
+  MAX: max,
+  PARKING: parkingIn(cluster),
+});
 const workerValues = ({ workers }: DemoOptions) => ({ WORKER: ALWAYS_ON_WORKER, MAX: workers });
 
 /** Supervises the processes that the demo starts, in its own folder, and ends them with the demo. */

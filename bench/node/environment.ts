@@ -7,25 +7,27 @@ import { type Requests, WAITING_COMMAND, WORKER_COMMAND, workerContainer } from 
 export interface SessionsInput {
   readonly warm: number;
   readonly maxConcurrent: number;
-  readonly preload?: boolean;
+  readonly parking?: "Key" | "Shell" | "Program";
   readonly isolation?: "gVisor";
   readonly maxSleeping?: number;
   readonly workspace?: Readonly<Record<string, unknown>>;
 }
 
-/** Creates an Environment whose sessions the worker serves. False: the operator doesn't have one of the fields. */
+/** Creates an Environment whose sessions the worker serves. False: the operator doesn't have this way of parking. */
 export async function createEnvironment(
   { stand, node }: Inside<unknown>,
   served: Served,
   sessions: SessionsInput,
   requests?: Requests,
 ): Promise<boolean> {
-  const command = sessions.preload ? WAITING_COMMAND : WORKER_COMMAND;
+  const isProgram = sessions.parking === "Program";
+  const command = isProgram ? WAITING_COMMAND : WORKER_COMMAND;
   const template = { spec: { terminationGracePeriodSeconds: 5, containers: [workerContainer(command, requests)] } };
   try {
     await stand.environment(served, {
       network: { egress: { cidrs: [`${node.address}/32`] } },
-      sessions: { retainEndedSeconds: 0, ...sessions, template },
+      // Waiting Pods are replaced at a certain age, and the replacement would disturb a measurement.
+      sessions: { retainEndedSeconds: 0, parkedMaxAgeSeconds: 0, ...sessions, template },
     });
     return true;
   } catch (error) {

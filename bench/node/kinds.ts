@@ -27,20 +27,22 @@ export interface BareKind {
 /** Pods that wait for sessions, in every kind but cold ones. */
 export const WARM = 4;
 
-const berth = (more: Partial<SessionsInput> = {}): BerthKind => {
-  return { server: "Berth", sessions: { warm: WARM, ...more } };
+const berth = (parking: NonNullable<SessionsInput["parking"]>, more: Partial<SessionsInput> = {}): BerthKind => {
+  return { server: "Berth", sessions: { warm: WARM, parking, ...more } };
 };
 const GVISOR = { isolation: "gVisor" } as const;
 const bare = (way: Way, isAhead = false): BareKind => ({ server: "bare loop", way, isAhead });
 
 export const KINDS: readonly Kind[] = [
-  { name: "shell", title: "Berth, shell", by: berth() },
-  { name: "preload", title: "Berth, preload: true", by: berth({ preload: true }), hasProgramMarker: true },
-  { name: "gvisor-shell", title: "Berth, shell, gVisor", by: berth(GVISOR), isExtra: true },
+  { name: "key", title: "Berth, parking: Key", by: berth("Key") },
+  { name: "shell", title: "Berth, parking: Shell", by: berth("Shell") },
+  { name: "program", title: "Berth, parking: Program", by: berth("Program"), hasProgramMarker: true },
+  { name: "gvisor-key", title: "Berth, parking: Key, gVisor", by: berth("Key", GVISOR), isExtra: true },
+  { name: "gvisor-shell", title: "Berth, parking: Shell, gVisor", by: berth("Shell", GVISOR), isExtra: true },
   {
-    name: "gvisor-preload",
-    title: "Berth, preload: true, gVisor",
-    by: berth({ preload: true, ...GVISOR }),
+    name: "gvisor-program",
+    title: "Berth, parking: Program, gVisor",
+    by: berth("Program", GVISOR),
     hasProgramMarker: true,
     isExtra: true,
   },

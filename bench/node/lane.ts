@@ -193,7 +193,7 @@ export class BerthLane extends Lane {
     this.#warm = sessions.warm;
   }
 
-  /** Creates the Environment. Null: the operator's CRD doesn't have one of the fields. */
+  /** Creates the Environment. Null: the operator's CRD doesn't have this way of parking. */
   static async create(kind: Kind, by: BerthKind, served: Served, inside: Inside<unknown>): Promise<BerthLane | null> {
     const sessions = { maxConcurrent: 2 * WARM, ...by.sessions };
     if (!(await createEnvironment(inside, served, sessions))) return null;

@@ -81,5 +81,7 @@ export function isWaiting(pod: Pod): boolean {
   const { metadata, status } = pod;
   if (metadata.deletionTimestamp || metadata.labels?.["berth.dev/phase"] !== "warm") return false;
   if (hasTurns(pod)) return stateOf(pod).is === "parked";
-  return status?.containerStatuses?.[0]?.state?.running !== undefined;
+  const [container] = status?.containerStatuses ?? [];
+  const waitsForKey = container?.state?.waiting?.reason === "CreateContainerConfigError";
+  return waitsForKey || container?.state?.running !== undefined;
 }

@@ -4,7 +4,7 @@ import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
 import type { AuditEntry } from "../../testbed/cluster/audit.ts";
 import { ADMIN } from "../../testbed/cluster/users.ts";
 import { OPERATOR_NAMESPACE, type Served } from "../support/stand.ts";
-import { createEnvironment } from "./environment.ts";
+import { createEnvironment, type SessionsInput } from "./environment.ts";
 import { type Inside, load, measureInside, startNodeSimulator } from "./inside.ts";
 import { plainPod, type Way } from "./plain-pods.ts";
 import { type PodUsage, podUsages } from "./pod-cgroups.ts";
@@ -12,17 +12,19 @@ import { PodView } from "./pod-view.ts";
 import { type Program, programUsage, type Usage, usageOf } from "./processes.ts";
 import type { Waiting, WaitingOptions, WaitingResult } from "./waiting-costs.ts";
 
-/** Pods that wait: Berth's, or plain ones. */
+/** Pods that wait: Berth's by their way of parking, or plain ones. */
 type Kind = { readonly title: string } & (
-  | { readonly preload: boolean }
+  | { readonly parking: NonNullable<SessionsInput["parking"]> }
   | { readonly way: Way }
   | { readonly none: true }
 );
 
 const KINDS: readonly Kind[] = [
   { title: "none", none: true },
-  { title: "Berth, shell", preload: false },
-  { title: "Berth, preload: true", preload: true },
+  ...(["Key", "Shell", "Program"] as const).map((parking) => ({
+    title: `Berth, parking: ${parking}`,
+    parking,
+  })),
   { title: "plain Pod, shell", way: "shell" },
   { title: "plain Pod, program", way: "program" },
   { title: "plain Pod, sandbox", way: "sandbox" },
@@ -54,18 +56,18 @@ await measureInside<WaitingOptions>(async (inside): Promise<WaitingResult> => {
     const uids = waiting.map(({ metadata }) => metadata.uid ?? "");
     await pause(options.settleSeconds * 1_000);
     const found = await watch(inside, { namespace, uids, operatorPid: operator.pid });
-    if ("preload" in kind) await stand.kube.delete(ENVIRONMENTS, { namespace, name: served.name });
+    if ("parking" in kind) await stand.kube.delete(ENVIRONMENTS, { namespace, name: served.name });
     else await stand.empty(namespace);
     await view.until("all Pods to be deleted", (left) => left.length === 0);
     return { title: kind.title, pods, ...found };
   }
 });
 
-/** Creates the Pods. False: the operator doesn't have one of the fields. */
+/** Creates the Pods. False: the operator doesn't have this way of parking. */
 async function park(inside: Inside<WaitingOptions>, kind: Kind, served: Served): Promise<boolean> {
   const { stand, options } = inside;
-  if ("preload" in kind) {
-    const sessions = { warm: options.pods, maxConcurrent: options.pods, preload: kind.preload };
+  if ("parking" in kind) {
+    const sessions = { warm: options.pods, maxConcurrent: options.pods, parking: kind.parking };
     return await createEnvironment(inside, served, sessions);
   }
   if (!("way" in kind)) return true;

@@ -60,7 +60,7 @@ const MODES: readonly Mode[] = [
 ];
 
 function workersOnly(): Record<string, unknown> {
-  const template = { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] } };
+  const template = { spec: { containers: [{ name: "worker", image: "worker:1" }] } };
   return { sessions: undefined, workers: { maxReplicas: 2, template } };
 }
 

@@ -45,7 +45,7 @@ async function run({ options, log }: Context): Promise<Findings> {
   const { id: environmentId } = simulator.createEnvironment();
   const none = await stand.namespace("start-none");
   const served: Served = { namespace: await stand.namespace("start-one"), name: "bench", simulator, environmentId };
-  const template = { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] } };
+  const template = { spec: { containers: [{ name: "worker", image: "worker:1" }] } };
   await stand.environment(served, { sessions: { maxConcurrent: 10, warm: 1, template } });
 
   const found = { bare: [] as Sample[], none: [] as Sample[], one: [] as Sample[] };

@@ -30,7 +30,7 @@ const BOUNDS: readonly Bound[] = [
     ...{ kind: "shell", floor: "floor-shell", what: "queued to program started", of: toStarted },
     ...{ p50: 40, p95: 80, max: 300 },
   },
-  { kind: "preload", floor: "floor-program", what: "queued to first heartbeat", of: toBeat, p50: 120 },
+  { kind: "program", floor: "floor-program", what: "queued to first heartbeat", of: toBeat, p50: 120 },
 ];
 
 export const starts: Scenario = {

@@ -69,7 +69,7 @@ async function run({ options, log }: Context): Promise<Findings> {
   const claims: number[] = [];
   const rates = { berth: [] as number[], raw: [] as number[] };
   for (let round = 1; round <= load.rounds; round += 1) {
-    log(`round ${round} of ${load.rounds}: ${load.items} items, ${load.parked} warm Pods`);
+    log(`round ${round} of ${load.rounds}: ${load.items} items, ${load.parked} Pods parked`);
     const berth = await measureBerth(stand, load, round);
     const writes = writesOf(berth.entries, load.items);
     const raw = await measureRaw(stand, load, round, writes);
@@ -111,10 +111,10 @@ async function measureBerth(stand: Stand, { parked, warmUp, items }: Load, round
     await simulator.arrivals(environmentId, { kind: "burst", size }).done;
     await untilServed(simulator, environmentId, PATIENCE_MS);
   };
-  await touches.untilWarm(parked);
+  await touches.untilParked(parked);
   await serve(warmUp);
   const warm = new Set(simulator.items(environmentId).map(({ id }) => id));
-  await touches.untilWarm(parked);
+  await touches.untilParked(parked);
   const since = await stand.cluster.audit.mark();
   const before = performance.eventLoopUtilization();
   const startedAt = Date.now();
@@ -162,10 +162,10 @@ async function measureRaw(
   await using touches = new Touches(stand.kube, namespace);
   const pod = await parkPods(stand, served, specFor(parked), parked, touches);
   const { operatorKubeconfig: kubeconfig } = stand.cluster;
-  const about = { kubeconfig, namespace, podNames: touches.warm, pod, sessionMs: SESSION_MS };
+  const about = { kubeconfig, namespace, podNames: touches.parked, pod, sessionMs: SESSION_MS };
   using writer = new RawWriter({ ...about, ...writes });
   await writer.serve(await acknowledgeMany(simulator, environmentId, warmUp));
-  await touches.untilWarm(parked);
+  await touches.untilParked(parked);
   const tookMs = await writer.serve(await acknowledgeMany(simulator, environmentId, items));
   await stand.empty(namespace);
   await touches.untilGone();
@@ -173,6 +173,6 @@ async function measureRaw(
 }
 
 function specFor(warm: number) {
-  const template = { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] } };
+  const template = { spec: { containers: [{ name: "worker", image: "worker:1" }] } };
   return { sessions: { maxConcurrent: 2 * warm, warm, retainEndedSeconds: 0, template } };
 }

@@ -1,4 +1,5 @@
 import type { ArrivalsInput } from "../../simulator/arrivals.ts";
+import type { PodTemplate } from "../../src/api/environment.ts";
 import type { Random } from "../../src/core/backoff.ts";
 import { workersPart } from "../../test/support/workers-world.ts";
 import type { World } from "../../test/support/world.ts";
@@ -40,6 +41,17 @@ function sessionKind(name: string, sessions: Record<string, unknown>, fate: Kind
   return { name, mode: "sessions", warm: 1, spec, fate };
 }
 
+/** Pods with a command can wait in a shell. */
+function inShell(kind: Kind): Kind {
+  const spec = (world: World) => {
+    const { sessions } = kind.spec(world) as { sessions: { template: PodTemplate } };
+    const { template } = sessions;
+    const containers = template.spec.containers.map((container) => ({ ...container, command: ["worker"] }));
+    return { sessions: { ...sessions, template: { ...template, spec: { ...template.spec, containers } } } };
+  };
+  return { ...kind, spec };
+}
+
 /** Longer than the pauses of sessions, and short enough that no session sleeps for long when arrivals have ended. */
 const SLEEP_SECONDS = 10;
 const PAUSE_SECONDS = { min: 0, max: 4 };
@@ -62,9 +74,9 @@ export const KINDS: readonly Kind[] = [
   sessionKind("worker-lease", {}),
   sessionKind("operator-lease", { lease: "Operator" }, plainProgram),
   sessionKind("released", { onPodFailure: "Release", disruption: "Protect" }),
-  sessionKind("swept", { retainEndedSeconds: 2, retainFailedSeconds: 2 }),
+  inShell(sessionKind("shell", { parking: "Shell", retainEndedSeconds: 2, retainFailedSeconds: 2 })),
   {
-    ...sessionKind("sleeping", { maxConcurrent: 60, workspace: { type: "Pod", sleepSeconds: SLEEP_SECONDS } }),
+    ...inShell(sessionKind("sleeping", { maxConcurrent: 60, workspace: { type: "Pod", sleepSeconds: SLEEP_SECONDS } })),
     mostItems: 12,
   },
   {

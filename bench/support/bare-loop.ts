@@ -2,15 +2,13 @@ import { realClock } from "../../src/core/clock.ts";
 import { KubeClient } from "../../src/kube/client.ts";
 import { loadKubeConfig } from "../../src/kube/config.ts";
 import { PODS, SECRETS } from "../../src/kube/resource.ts";
-import { STARTED_MARKER } from "../../src/pods/frame.ts";
-import { frameFor } from "../../src/pods/pod-gate.ts";
 import { WorkApiClient } from "../../src/work/client.ts";
 import { WorkHttp } from "../../src/work/http.ts";
 import type { BareInput } from "./bare.ts";
 
 /**
  * The baseline for pick-up: the same calls in the same order with the same libraries, and nothing else. It polls,
- * creates the Secret, reads the Pod, acknowledges, opens the Secret, touches the Pod, and writes its line. It has no recovery,
+ * creates the Secret, reads the Pod, acknowledges, adds the key to the Secret, and touches the Pod. It has no recovery,
  * no rules, and no watch. Like the operator, it runs in its own process. It takes one JSON argument, serves `count`
  * items, and ends when its input ends.
  */
@@ -51,9 +49,4 @@ async function serve(workId: string, sessionId: string, secret: string, name: st
     spec: { activeDeadlineSeconds: 86_400 },
   };
   await kube.patch(PODS, { namespace, name }, touch, { type: "merge" });
-  const frame = frameFor(pod, { workId, sessionId, credential: secret }) ?? "";
-  const stream = await kube.attach({ namespace, name }, { container: "worker" });
-  stream.send(frame);
-  await stream.waitFor(STARTED_MARKER, AbortSignal.timeout(5_000));
-  stream.close();
 }

@@ -23,7 +23,7 @@ export interface BareInput {
 const CREATIONS = 8;
 
 /**
- * Creates Pods as the operator does, but without an owner, and waits until all are warm. Returns one more Pod without
+ * Creates Pods as the operator does, but without an owner, and waits until all are parked. Returns one more Pod without
  * creating it.
  */
 export async function parkPods(
@@ -58,7 +58,7 @@ export async function parkPods(
     }
   };
   await Promise.all(Array.from({ length: CREATIONS }, make));
-  await touches.untilWarm(count);
+  await touches.untilParked(count);
   return render();
 }
 

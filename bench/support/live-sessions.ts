@@ -121,7 +121,7 @@ async function createEnvironment(stand: Stand, { namespace, name, url, of }: Mad
     metadata: { namespace, name: keySecretRef.name },
     stringData: { "environment-key": of.key },
   });
-  const template = { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] } };
+  const template = { spec: { containers: [{ name: "worker", image: "worker:1" }] } };
   const created = await stand.kube.create(ENVIRONMENTS, {
     apiVersion: API_VERSION,
     kind: KIND,

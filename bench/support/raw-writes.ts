@@ -15,7 +15,7 @@ import type { Acknowledged, RawInput } from "./raw.ts";
 
 /**
  * The baseline for throughput: the writes of served sessions, one after the other in each of several lanes, and nothing
- * else. A lane takes a warm Pod, creates its Secret, opens it, touches the Pod, and creates another one. It
+ * else. A lane takes a parked Pod, creates its Secret, adds the key, touches the Pod, and creates another one. It
  * deletes the Secret and the Pod of each session that has ended. It polls, acknowledges, watches, and decides nothing,
  * because its items are already acknowledged. Like the operator, it runs in its own process. It takes one JSON
  * argument, then items in messages. It answers each message with how long the sessions took, in milliseconds.
@@ -23,7 +23,7 @@ import type { Acknowledged, RawInput } from "./raw.ts";
 const input = JSON.parse(process.argv[2] ?? "{}") as RawInput;
 const { kubeconfig, namespace, podNames, pod, lanes, podPatches, events, sessionMs } = input;
 const kube = new KubeClient({ access: loadKubeConfig(kubeconfig), clock: realClock });
-const warm = [...podNames];
+const parked = [...podNames];
 const over: { readonly name: string; readonly atMs: number }[] = [];
 const DEADLINE_S = 86_400;
 let made = 0;
@@ -40,7 +40,7 @@ async function serveAll(items: Acknowledged[]): Promise<void> {
 
 async function lane(items: Acknowledged[]): Promise<void> {
   for (let item = items.shift(); item; item = items.shift()) {
-    await serve(warm.shift() ?? "", item);
+    await serve(parked.shift() ?? "", item);
     await renew();
     const [first] = over;
     if (first && performance.now() >= first.atMs) {
@@ -76,8 +76,13 @@ async function serve(name: string, { workId, sessionId, workSecret }: Acknowledg
 async function renew(): Promise<void> {
   made += 1;
   const name = `${podNames[0]}-${made}`;
-  await kube.create(PODS, { ...pod, metadata: { ...pod.metadata, name } });
-  warm.push(name);
+  await kube.create(PODS, { ...pod, metadata: { ...pod.metadata, name }, spec: renamed(name) });
+  parked.push(name);
+}
+
+/** A parked Pod waits for the Secret with its own name. */
+function renamed(name: string): typeof pod.spec {
+  return JSON.parse(JSON.stringify(pod.spec).replaceAll(pod.metadata.name ?? "", name)) as typeof pod.spec;
 }
 
 async function clear(name: string): Promise<void> {

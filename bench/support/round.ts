@@ -9,7 +9,7 @@ import { untilServed } from "./until-served.ts";
 /** How items arrive. */
 export interface Load {
   readonly name: string;
-  /** The number of Pods that are warm before the first item arrives. */
+  /** The number of Pods that are parked before the first item arrives. */
   readonly warm: number;
   readonly atSeconds: readonly number[];
   /** The bare loop serves each round first, then Berth, so that other activity on the machine affects both. */
@@ -50,7 +50,7 @@ export async function serveRound(stand: Stand, load: Load, who: Server, number: 
     await untilServed(simulator, environmentId, PATIENCE_MS);
   };
   await serve(Array.from({ length: WARM_UP }, (_, at) => at * WARM_UP_EVERY_S));
-  await touches.untilWarm(who === "Berth" ? load.warm : load.atSeconds.length);
+  await touches.untilParked(who === "Berth" ? load.warm : load.atSeconds.length);
   const warmUp = new Set(simulator.items(environmentId).map(({ id }) => id));
   const since = await stand.cluster.audit.mark();
   const cpuBefore = await cpuSeconds(server.pid);
@@ -68,18 +68,18 @@ export async function serveRound(stand: Stand, load: Load, who: Server, number: 
 async function bareLoop(stand: Stand, served: Served, { atSeconds, warm }: Load, touches: Touches) {
   const count = WARM_UP + atSeconds.length;
   await parkPods(stand, served, specFor(warm), count, touches);
-  const loop = await startBareLoop(stand, served, touches.warm, count);
+  const loop = await startBareLoop(stand, served, touches.parked, count);
   return loop;
 }
 
 async function operator(stand: Stand, served: Served, { warm }: Load, touches: Touches) {
   await stand.environment(served, specFor(warm));
   const running = await stand.operator(served.simulator.url, ["--leader-elect=false", "--namespace", served.namespace]);
-  await touches.untilWarm(warm);
+  await touches.untilParked(warm);
   return { pid: running.pid, end: () => running.stop() };
 }
 
 function specFor(warm: number) {
-  const template = { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] } };
+  const template = { spec: { containers: [{ name: "worker", image: "worker:1" }] } };
   return { sessions: { maxConcurrent: 200, warm, retainEndedSeconds: 0, template } };
 }

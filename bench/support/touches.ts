@@ -1,9 +1,8 @@
-import { LABEL_PHASE, LABEL_WORK_ID } from "../../src/api/names.ts";
+import { LABEL_WORK_ID } from "../../src/api/names.ts";
 import { realClock } from "../../src/core/clock.ts";
 import type { KubeClient } from "../../src/kube/client.ts";
 import { PODS, type Pod } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
-import { stateOf } from "../../src/pods/pod-state.ts";
 import { Informer } from "../../src/watch/informer.ts";
 
 /** Records through a watch when Pods got their work, in the same way for every server. */
@@ -32,17 +31,17 @@ export class Touches implements AsyncDisposable {
     await this.#running;
   }
 
-  /** The names of the Pods whose container waits for its line. */
-  get warm(): string[] {
+  /** The names of the Pods whose container waits for its key. */
+  get parked(): string[] {
     return this.#informer
       .list()
-      .filter(isWarm)
+      .filter(isParked)
       .map(({ metadata }) => metadata.name ?? "");
   }
 
-  /** Resolves when `count` Pods are warm. */
-  untilWarm(count: number): Promise<void> {
-    return this.#until(() => this.warm.length >= count);
+  /** Resolves when `count` Pods are parked. */
+  untilParked(count: number): Promise<void> {
+    return this.#until(() => this.parked.length >= count);
   }
 
   /** Resolves when no Pod is left. */
@@ -61,6 +60,6 @@ export class Touches implements AsyncDisposable {
   }
 }
 
-function isWarm(pod: Pod): boolean {
-  return pod.metadata.labels?.[LABEL_PHASE] === "warm" && stateOf(pod).is === "parked";
+function isParked({ status }: Pod): boolean {
+  return (status?.containerStatuses ?? []).some(({ state }) => state?.waiting?.reason === "CreateContainerConfigError");
 }

@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
 
 # docker build -f examples/images/go.Dockerfile -t registry.example.com/agents/worker:1.4.2 examples
-# With --build-arg PROGRAM=./waiting for `preload: true`.
+# With --build-arg PROGRAM=./waiting for `parking: Program`.
 
 # Tags change; pin them with --build-arg BUILD_IMAGE=golang:1.26-bookworm@sha256:... and BASE_IMAGE=debian:bookworm-slim@sha256:...
 ARG BUILD_IMAGE=golang:1.26-bookworm

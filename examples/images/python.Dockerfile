@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
 
 # docker build -f examples/images/python.Dockerfile -t registry.example.com/agents/worker:1.4.2 examples
-# With --build-arg PROGRAM=waiting.py for `preload: true`.
+# With --build-arg PROGRAM=waiting.py for `parking: Program`.
 
 # Tags change; pin it with --build-arg BASE_IMAGE=python:3.13-slim@sha256:...
 ARG BASE_IMAGE=python:3.13-slim

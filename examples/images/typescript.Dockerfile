@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
 
 # docker build -f examples/images/typescript.Dockerfile -t registry.example.com/agents/worker:1.4.2 examples
-# With --build-arg PROGRAM=waiting.mjs for `preload: true`, tool-runner.mjs for `lease: Operator`, or always-on.mjs for
+# With --build-arg PROGRAM=waiting.mjs for `parking: Program`, tool-runner.mjs for `lease: Operator`, or always-on.mjs for
 # always-on workers.
 
 # Tags change; pin it with --build-arg BASE_IMAGE=node:24-slim@sha256:...

@@ -205,7 +205,7 @@ export const REASONS = {
     type: "TemplateAccepted",
     status: "True",
     description: "The API server accepted a Pod, with a warning.",
-    fix: "Set the requests of the field that the message names.",
+    fix: "Set the field that the message names: requests if there are only limits, or another imagePullPolicy than Always with parking: Key.",
     event: "Warning",
   },
   Refused: {
@@ -316,7 +316,7 @@ export const REASONS = {
     type: "CapacityAvailable",
     status: "False",
     description: "The operator cannot attach to waiting Pods to give them a session.",
-    fix: "If the API server refuses it, give the operator get and create on pods/attach (the chart's rbac.attach). Otherwise check the Pod and its node's kubelet.",
+    fix: "If the API server refuses it, give the operator get and create on pods/attach (the chart's rbac.attach), or set spec.sessions.parking: Key. Otherwise check the Pod and its node's kubelet.",
   },
   // SessionsStarting
   Starting: {

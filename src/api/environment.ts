@@ -6,7 +6,6 @@ import { problemsOf, sayProblem } from "./problems.ts";
 import { fieldMatches, MAX_NAME, NAME_PATTERN, type Rule, seconds, withRules } from "./rule.ts";
 import { sessionsSpec } from "./sessions-spec.ts";
 import { environmentStatus } from "./status.ts";
-import { keptFromWaiting } from "./waiting-needs.ts";
 import { workersSpec } from "./workers-spec.ts";
 
 export type { Condition } from "./conditions.ts";
@@ -233,12 +232,9 @@ export function environmentIdDoubt({ environmentId }: Pick<Environment["spec"], 
  */
 export function parseEnvironment(raw: unknown, classes = DEFAULT_RUNTIME_CLASSES): ParsedEnvironment {
   const result = environment.safeParse(raw, { error: sayProblem });
-  if (!result.success) return { ok: false, problems: problemsOf(result.error) };
-  const { sessions } = result.data.spec;
-  const problem = sessions ? keptFromWaiting(sessions) : null;
-  return problem === null
+  return result.success
     ? { ok: true, environment: isolated(result.data, classes) }
-    : { ok: false, problems: [problem] };
+    : { ok: false, problems: problemsOf(result.error) };
 }
 
 /** The parsed Environment with the RuntimeClasses of another operator. */
@@ -262,7 +258,8 @@ export function isolated(environment: Environment, classes: RuntimeClasses): Env
 export function parseForRunning(raw: unknown, classes = DEFAULT_RUNTIME_CLASSES): Environment | null {
   const { data } = stored.safeParse(raw);
   if (!data) return null;
-  const found = environment.safeParse({ ...data, spec: { ...data.spec, network: { policy: "None" } } });
+  const sessions = { ...data.spec.sessions, parking: "Key" };
+  const found = environment.safeParse({ ...data, spec: { ...data.spec, sessions, network: { policy: "None" } } });
   return found.success ? isolated(found.data, classes) : null;
 }
 

@@ -42,9 +42,9 @@ export const ANNOTATION_SESSION_ID = "berth.dev/session-id";
  * The client that sends the heartbeats for this Pod's sessions. It depends on the Pod's program, so it does not change.
  */
 export const ANNOTATION_LEASE = "berth.dev/lease";
-/** On a Pod whose program waits for its work item itself (`preload: true`). In other Pods, a shell waits. */
-export const ANNOTATION_PRELOAD = "berth.dev/preload";
-/** On a session Pod: which credential their program takes, `WorkSecret` or `EnvironmentKey`. */
+/** How the Pod waits for its session: `Shell` or `Program`. Pods without it wait for a key of their Secret. */
+export const ANNOTATION_PARKING = "berth.dev/parking";
+/** On the same Pods: which credential their program takes, `WorkSecret` or `EnvironmentKey`. */
 export const ANNOTATION_CREDENTIAL = "berth.dev/credential";
 /**
  * RFC 3339 time at which a Pod with a waiting shell or program was assigned to its session, by the API server's clock.

@@ -34,7 +34,8 @@ const container = z
     name: z.string().min(1).max(MAX_CONTAINER_NAME).meta({ description: "Name of the container, unique in the Pod." }),
     image: z.string().min(1).max(MAX_IMAGE).optional().meta({ description: "Image of the container." }),
     imagePullPolicy: z.enum(["Always", "IfNotPresent", "Never"]).optional().meta({
-      description: "When to pull the image. Default of the session or worker container: IfNotPresent.",
+      description:
+        "When to pull the image. Default of the session or worker container: IfNotPresent. With parking Key, Always contacts the registry every few seconds while a Pod waits.",
     }),
     restartPolicy: z.string().max(16).optional().meta({
       description: "The session container must have Never, or none.",

@@ -4,12 +4,10 @@
  */
 export const REMOVED_NAMES: Readonly<Record<string, string>> = {
   "spec.api.requestTimeoutSeconds": "removed; the timeout is always 10 s",
-  "spec.sessions.parkedMaxAgeSeconds": "removed; Berth does not replace warm Pods for their age",
-  "spec.sessions.parking": "removed; a shell always waits, unless preload: true lets the program wait",
   "spec.sessions.retainFinishedLimit": "removed; Berth always keeps the newest 100 ended Pods",
   "spec.sessions.retainFinishedSeconds": "renamed to retainEndedSeconds",
   "spec.sessions.secretDelivery":
-    "removed; to keep the secret out of the environment, let the program read it from standard input (preload: true)",
+    "removed; to keep the secret out of the environment, let the program read it from standard input (parking: Program)",
   "spec.sessions.warmScaleDownSeconds": "removed; surplus warm Pods are always deleted after 5 minutes",
   "--protocol-timeout": "removed; the timeout is always 1.5 s",
   "--check-key": "removed from berth doctor; read the conditions Authenticated and QueueReachable",

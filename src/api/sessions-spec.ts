@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { isolation, isolationRule } from "./isolation.ts";
+import { keptFromInput, keptFromShell } from "./parking-needs.ts";
 import { sessionTemplate } from "./pod-template.ts";
 import { seconds, withRules } from "./rule.ts";
 import { workspaceSpec } from "./workspace-spec.ts";
@@ -32,9 +33,9 @@ const fields = z.strictObject({
     description:
       "Credential that the program gets. WorkSecret: the secret of its work item, for its session only. EnvironmentKey: the key of the whole environment. Set it only if work items come without a secret, which the condition CredentialMissing reports.",
   }),
-  preload: z.boolean().default(false).meta({
+  parking: z.enum(["Shell", "Program", "Key"]).optional().meta({
     description:
-      "Whether a warm Pod already runs its program, which reads its work item from standard input. If its session sleeps, only the first item's program is preloaded. Otherwise a shell (/bin/sh) waits, and then runs the template's command. Set it if your program starts slowly, if its image has no shell, or to keep the secret out of the environment.",
+      "How a warm Pod waits. Shell: /bin/sh waits, then runs the template's command. Program: the program waits; if its session sleeps, only for the first work item. Key: the kubelet waits for a Secret's key, in CreateContainerConfigError; sessions do not sleep. Set it if your program starts slowly (Program), or to rule out the others. Default: Shell if the template and the cluster allow it, else Key.",
   }),
   prepareTimeoutSeconds: seconds(
     600,
@@ -48,6 +49,10 @@ const fields = z.strictObject({
     3600,
     "Seconds that the container of a running Pod has to start, and then, with lease Worker, to send its first heartbeat. Then the session fails. Raise it if your program needs longer to load.",
   ),
+  parkedMaxAgeSeconds: z.int32().min(0).max(WEEK).optional().meta({
+    description:
+      "Seconds after which a warm Pod is replaced, from its assignment to a node. 0: never. Set it if what a Pod loads at its start gets outdated, such as a token. Default: 600 with parking Key, else 0.",
+  }),
   maxDurationSeconds: seconds(
     86_400,
     1,
@@ -79,9 +84,18 @@ const fields = z.strictObject({
   template: sessionTemplate,
 });
 
+/** The template must permit the way to park that is set. CEL can't check it at a bearable cost. */
+function parkingProblem({ value, issues }: z.core.ParsePayload<z.output<typeof fields>>): void {
+  const { parking, template } = value;
+  const why = parking === "Shell" ? keptFromShell(template) : parking === "Program" ? keptFromInput(template) : null;
+  if (why === null) return;
+  const message = `${parking} is not possible: ${why}; change that, or set parking: Key`;
+  issues.push({ code: "custom", input: parking, path: ["parking"], message });
+}
+
 /** `spec.sessions`: a Pod per session. */
 export const sessionsSpec = withRules(
-  fields.meta({
+  fields.check(parkingProblem).meta({
     description: "Serves each session in its own Pod. Set either sessions or workers. You cannot exchange them later.",
   }),
   [

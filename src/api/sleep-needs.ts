@@ -1,7 +1,7 @@
 import { isRecord } from "../core/json.ts";
-import { type PodTemplateContainer, sessionContainer } from "./pod-template.ts";
+import { keptFromShell, sessionContainerPath } from "./parking-needs.ts";
+import { type PodTemplate, type PodTemplateContainer, sessionContainer } from "./pod-template.ts";
 import type { SessionsSpec } from "./sessions-spec.ts";
-import { sessionContainerPath } from "./waiting-needs.ts";
 
 /** How long a session sleeps with `workspace.type: Pod` if `sleepSeconds` is left out. */
 export const DEFAULT_SLEEP_SECONDS = 1_800;
@@ -38,11 +38,19 @@ const SHARED_PROCESSES = ["shareProcessNamespace", "hostPID"] as const;
 const REFUSED = "is set, which Kubernetes does not allow in a container that is added to a running Pod";
 
 /**
- * Why sessions of this spec can't sleep in their Pod: a work item can't run in an ephemeral container beside a container
- * that only keeps the Pod. With the field of the cause; null: nothing in the spec prevents it. Whether the cluster
- * allows ephemeral containers is not part of it.
+ * Why sessions of this spec can't sleep in their Pod, with the field of the cause; null: nothing in the spec prevents
+ * it. Whether the cluster allows ephemeral containers is not part of it.
  */
-export function keptFromSleep({ template }: Pick<SessionsSpec, "template">): string | null {
+export function keptFromSleep({ parking, template }: SessionsSpec): string | null {
+  if (parking === "Key") {
+    return "spec.sessions.parking: no session sleeps with Key; use Shell or Program, or remove the field";
+  }
+  // With Program, a shell starts the programs of all work items but the first.
+  return keptFromShell(template) ?? keptFromTurns(template);
+}
+
+/** Why a work item can't run in an ephemeral container beside a container that only keeps the Pod. */
+function keptFromTurns(template: PodTemplate): string | null {
   const shared = SHARED_PROCESSES.find((name) => template.spec[name] === true);
   if (shared !== undefined) {
     return `spec.sessions.template.spec.${shared} is true, and a session could end the container that keeps its Pod; remove it`;

@@ -43,6 +43,16 @@ export const sessionsStatus = z
   })
   .meta({ description: "Session Pods by state." });
 
+const parkingStatus = z
+  .object({
+    mode: z.enum(["Shell", "Program", "Key"]).meta({ description: "How new Pods wait." }),
+    message: z.string().max(MAX_CONDITION_MESSAGE).meta({ description: "Why they wait this way." }),
+    failure: z.string().max(MAX_CONDITION_MESSAGE).optional().meta({
+      description: "What failed when a Pod waited in a shell. Berth tries again when the spec changes.",
+    }),
+  })
+  .meta({ description: "How warm Pods wait." });
+
 const sleepStatus = z
   .object({
     enabled: z.boolean().meta({ description: "Whether sessions of new Pods sleep." }),
@@ -89,6 +99,7 @@ export const environmentStatus = z
       }),
     queue: queueStatus.optional(),
     sessions: sessionsStatus.optional(),
+    parking: parkingStatus.optional(),
     sleep: sleepStatus.optional(),
     workers: workersStatus.optional(),
     workspaces: workspacesStatus.optional(),

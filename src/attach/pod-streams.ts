@@ -4,11 +4,12 @@ import { errorText } from "../core/errors.ts";
 import { unended } from "../core/text.ts";
 import type { AttachStream } from "../kube/attach.ts";
 import type { KubeClient } from "../kube/client.ts";
-import { KubeApiError } from "../kube/errors.ts";
+import { isForbidden, isInvalid, KubeApiError } from "../kube/errors.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import { STARTED_MARKER } from "../pods/frame.ts";
+import { parkingOf } from "../pods/pod-gate.ts";
 import { runningContainerName } from "../pods/pod-state.ts";
 import { type Connection, EARLY_END_MS, SleepingStreams } from "./sleeping-streams.ts";
 
@@ -29,12 +30,15 @@ const LOG_BYTES = 64 * 1_024;
 
 /** Answers that say that attaching is not possible at all: a policy refuses it, or the node does not support it. */
 const REFUSALS: ReadonlySet<number> = new Set([403, 405, 422, 501]);
+/** Refusals in a row after which `parking: Shell` counts as impossible. */
+const MOST_REFUSALS = 3;
 
 /** Failed attaches to one Pod in a row after which they are reported: about a second, or five. */
 const REFUSED_OFTEN = 2;
 const FAILED_OFTEN = 4;
 
-const ALLOW = "give the operator get and create on pods/attach (the chart's rbac.attach)";
+const ALLOW =
+  "give the operator get and create on pods/attach (the chart's rbac.attach), or set spec.sessions.parking: Key";
 
 /** No session is claimed for a Pod between a failed attach and the next one. */
 const RETRY = { baseMs: SECOND_MS, maxMs: 10 * SECOND_MS };
@@ -96,6 +100,8 @@ export interface PodStreamsContext {
   readonly metrics: Metrics;
   readonly labels: { readonly namespace: string; readonly environment: string };
   readonly streamBudgets: Readonly<Record<keyof StreamBudgets, Pick<StreamBudget, "take" | "give" | "isFull">>>;
+  /** Pods can't be attached to in this cluster. */
+  readonly shellFailed: (message: string, isForMoment?: boolean) => void;
 }
 
 /** An attach that failed, or whose connection ended early. */
@@ -132,6 +138,8 @@ export class PodStreams {
   /** The uids of Pods that get their line, while an attach to them may still succeed: it is not kept. */
   readonly #given = new Set<string>();
   readonly #sleeping: SleepingStreams;
+  /** Refusals in a row. */
+  #refusals = 0;
   #closed = false;
 
   /** @param onChange called when an attach to a free Pod has succeeded or failed */
@@ -145,9 +153,9 @@ export class PodStreams {
     });
   }
 
-  /** Whether the operator can give this Pod a session: a line can reach it. */
+  /** Whether the operator can give this Pod a session: a line can reach it, or it waits for a key. */
   isReachable(pod: Pod): boolean {
-    return this.#attached.has(uidOf(pod));
+    return parkingOf(pod) === "Key" || this.#attached.has(uidOf(pod));
   }
 
   /** How long the Pod has waited for a successful attach, in milliseconds. */
@@ -174,8 +182,9 @@ export class PodStreams {
    * @returns when to call again at the latest (monotonic); null: when the Pods change
    */
   keep(waiting: readonly Pod[]): number | null {
+    const byLine = waiting.filter((pod) => parkingOf(pod) !== "Key");
     // Those that can't be attached to come last: they are not claimed next, and a hanging attach must not delay others.
-    const pods = waiting.toSorted((one, other) => Number(this.#fails(one)) - Number(this.#fails(other)));
+    const pods = byLine.toSorted((one, other) => Number(this.#fails(one)) - Number(this.#fails(other)));
     const uids = new Set(pods.map(uidOf));
     for (const known of [this.#attached, this.#unreachable, this.#pauses, this.#broken]) {
       // A claim may return its Pod.
@@ -209,6 +218,7 @@ export class PodStreams {
       this.#attached.add(uid);
       this.#unreachable.delete(uid);
       this.#noteReached(pod);
+      this.#refusals = 0;
       const pause = this.#pauses.get(uid);
       if (pause) pause.message = null;
       if (isKept) this.#hold(uid, stream);
@@ -220,6 +230,7 @@ export class PodStreams {
       this.#noteUnreached(pod);
       const isRefused = error instanceof KubeApiError && REFUSALS.has(error.status);
       this.#pause(uid, message, isRefused);
+      this.#noteRefusal(error, message, isRefused);
       this.#context.logger.warn({ pod: pod.metadata.name, error: message }, "cannot attach to a waiting Pod");
     } finally {
       this.#trying.delete(uid);
@@ -240,6 +251,16 @@ export class PodStreams {
     pause.isRefused = isRefused;
     pause.dueMs = clock.monotonic() + pause.backoff.next();
     this.#pauses.set(uid, pause);
+  }
+
+  #noteRefusal(error: unknown, message: string, isRefused: boolean): void {
+    this.#refusals = isRefused ? this.#refusals + 1 : 0;
+    if (this.#refusals < MOST_REFUSALS) return;
+    // Pods of a later attempt are counted again.
+    this.#refusals = 0;
+    // An admission policy may choose its status; 422 is the default.
+    const isForMoment = isForbidden(error) || isInvalid(error);
+    this.#context.shellFailed(`attaching to Pods is refused: ${message}`, isForMoment);
   }
 
   async #connect(pod: Pod): Promise<AttachStream> {
@@ -287,10 +308,11 @@ export class PodStreams {
   /**
    * Resolves once the Pod's node has answered a request that is sent now: a ping over the kept connection, or an attach,
    * whose connection is then ready for the delivery. That a connection is open proves nothing, since its node may be
-   * gone.
+   * gone. A Pod that waits for a key has no connection.
    * @throws KubeApiError if no answer came within `boundMs`
    */
   async reach(pod: Pod, boundMs: number): Promise<void> {
+    if (parkingOf(pod) === "Key") return;
     const kept = this.#open.get(uidOf(pod));
     const deadline = deadlineSignal(this.#context.clock, boundMs);
     const late = Promise.withResolvers<false>();

@@ -5,8 +5,9 @@ import type { Notifier } from "../core/notifier.ts";
 import type { ServerTime } from "../core/server-time.ts";
 import type { Pod, Secret } from "../kube/resource.ts";
 import { templateHashOf } from "../pods/own-pods.ts";
-import { credentialOf, fitsInLine, frameFor } from "../pods/pod-gate.ts";
+import { credentialOf, fitsInLine, frameFor, parkingOf, TOO_LONG } from "../pods/pod-gate.ts";
 import { newPodName } from "../pods/pod-render.ts";
+import { sessionContainerName } from "../pods/pod-state.ts";
 import { hasTurns, isAsleep, openTurn, turnContainerId } from "../pods/turns.ts";
 import { isPerSession, workspaceOf } from "../pods/workspace-pods.ts";
 import type { Claim } from "../protocol/claim.ts";
@@ -138,7 +139,7 @@ export class Claiming {
     }
     if (this.#options.releases.mustStop(item.id)) return settled(await this.#claimSlot(item, answer, "stop"));
     if (this.lacksSecret(item)) return settled(await this.#claimSlot(item, answer, "refusal"));
-    if (this.#isTooLong(item)) return settled(await this.#claimSlot(item, answer, "too-long"));
+    if (this.#isTooLong(item)) return this.#refuseTooLong(item, answer);
     if (!(await this.#isSessionsTurn(item, answer))) {
       this.#context.logger.info(
         { workId: item.id, sessionId: item.data.id },
@@ -251,9 +252,19 @@ export class Claiming {
   /** Whether a waiting shell or program can't be given the item: its line would be too long. */
   #isTooLong(item: WorkItem): boolean {
     const { sessions } = this.#context.environment().spec;
-    if (!sessions) return false;
+    const { parking } = this.#context.template();
+    if (!sessions || parking.mode === "Key") return false;
     const credential = sessions.credential === "EnvironmentKey" ? this.#context.environmentKey() : item.secret;
-    return !fitsInLine(sessions.preload, { workId: item.id, sessionId: item.data.id, credential: credential ?? "" });
+    return !fitsInLine(parking.mode, { workId: item.id, sessionId: item.data.id, credential: credential ?? "" });
+  }
+
+  /** The item must not return forever: the next one finds a Pod with a key, or, if the spec forbids that, it is stopped. */
+  async #refuseTooLong(item: WorkItem, answer: Answer<unknown>): Promise<ClaimResult> {
+    if (this.#context.environment().spec.sessions?.parking === undefined) {
+      this.#context.shellFailed(TOO_LONG);
+      return "no-slot";
+    }
+    return settled(await this.#claimSlot(item, answer, "too-long"));
   }
 
   /** Whether a session needs its own secret and came without one. */
@@ -466,13 +477,14 @@ export function credentialFor(
   pod: Pod,
   item: Pick<WorkItem, "secret">,
 ): string | null {
-  const taken = credentialOf(pod);
+  const taken = credentialOf(pod, sessionContainerName(pod));
   return (taken === "EnvironmentKey" ? context.environmentKey() : item.secret) || null;
 }
 
 /** Whether this Pod can be given the item: a waiting shell or program gets it in one line. */
 function hasRoom(pod: Pod, { id, data }: WorkItem, credential: string): boolean {
-  return frameFor(pod, { workId: id, sessionId: data.id, credential }) !== null;
+  if (parkingOf(pod) === "Key") return true;
+  return frameFor(pod, sessionContainerName(pod), { workId: id, sessionId: data.id, credential }) !== null;
 }
 
 /** Without a Pod, there is no other slot to try. */

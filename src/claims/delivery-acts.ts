@@ -3,6 +3,7 @@ import { errorText } from "../core/errors.ts";
 import { isForbidden } from "../kube/errors.ts";
 import type { Pod } from "../kube/resource.ts";
 import { frameFor } from "../pods/pod-gate.ts";
+import { sessionContainerName } from "../pods/pod-state.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { noteDelivered, noteDeliverySent, noteUnstarted } from "../protocol/claim-record.ts";
 import type { ClaimContext } from "../protocol/context.ts";
@@ -25,7 +26,7 @@ export async function deliverSession(
 ): Promise<Delivery> {
   const { workId, sessionId } = claim.record.journal;
   const credential = await credentialOfOpened(context, claim);
-  const frame = frameFor(pod, { workId, sessionId, credential });
+  const frame = frameFor(pod, sessionContainerName(pod), { workId, sessionId, credential });
   if (frame === null) throw new Error("the ids and the credential of the work item do not fit in a line");
   const sent = () => noteDeliverySent(claim, context.clock.monotonic());
   const delivery = await context.points.run(

@@ -22,7 +22,7 @@ import {
 import { SECOND_MS } from "../core/clock.ts";
 import { isConflict, isNotFound, orNull } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
-import { assignedAtMs } from "../pods/pod-gate.ts";
+import { assignedAtMs, parkingOf } from "../pods/pod-gate.ts";
 import { NO_DEADLINE_SECONDS } from "../pods/pod-render.ts";
 import { readPodState } from "../pods/pod-state.ts";
 import { sleepPatch } from "../pods/sleep-mark.ts";
@@ -33,6 +33,10 @@ import { type ClaimContext, STEP_BOUND } from "../protocol/context.ts";
 import { stopPatienceMs } from "../protocol/facts.ts";
 import type { Outcome } from "../protocol/outcome.ts";
 import { ofClaim } from "../protocol/points.ts";
+import type { Step } from "../protocol/step.ts";
+
+/** Counts the touches of a Pod: any change of the Pod makes the kubelet check it immediately. */
+const ANNOTATION_TOUCHES = "berth.dev/touches";
 
 /**
  * Makes the API server forget who owns which field of the Pod, and record it no more (skipnonapplied.go). Of a Pod with
@@ -49,7 +53,10 @@ const FAST = { type: "strategic", fieldValidation: "Ignore", metadataOnly: true 
 /** Tries to patch a Pod with turns while its kubelet changes its status. */
 const PATCH_TRIES = 5;
 
-/** Touches the Pod: one patch that assigns it to its session, which counts from the time in this patch. */
+/**
+ * Touches the Pod: one patch that assigns it to its session, and makes the kubelet check the Pod immediately. The
+ * session of a waiting shell or program counts from the time in this patch.
+ */
 export async function touchPod(context: ClaimContext, claim: Claim, pod: Pod): Promise<void> {
   const isTurn = claim.turn > 0;
   // The field can only be lowered, so a lower value that another client set must stay. It counts from the Pod's start,
@@ -60,7 +67,10 @@ export async function touchPod(context: ClaimContext, claim: Claim, pod: Pod): P
   const own = context.environment().spec.sessions?.template.metadata?.annotations ?? {};
   noteAssigning(claim, assignedAtMs(pod) ?? context.kube.now());
   const given = assignment(claim, pod);
-  const annotations: Record<string, string | null> = { ...given.annotations };
+  const annotations: Record<string, string | null> = {
+    ...given.annotations,
+    [ANNOTATION_TOUCHES]: String(claim.record.touches + 1),
+  };
   if (isTurn) {
     annotations[ANNOTATION_DEADLINE] = String(Math.ceil((claim.record.assignedAtMs ?? 0) / SECOND_MS) + lastsSeconds);
     annotations[ANNOTATION_SLEEPS_SINCE] = null;
@@ -96,7 +106,7 @@ function assignment({ turn, record: { journal, assignedAtMs } }: Claim, pod: Pod
     labels: { [LABEL_WORK_ID]: toLabelValue(workId), [LABEL_SESSION_ID]: toLabelValue(sessionId) },
     annotations: {
       ...{ [ANNOTATION_WORK_ID]: workId, [ANNOTATION_SESSION_ID]: sessionId },
-      [ANNOTATION_ASSIGNED_AT]: new Date(assignedAtMs ?? 0).toISOString(),
+      ...(parkingOf(pod) !== "Key" && { [ANNOTATION_ASSIGNED_AT]: new Date(assignedAtMs ?? 0).toISOString() }),
       ...(turn > 0 && {
         [ANNOTATION_DEFAULT_CONTAINER]: turnName(turn),
         [ANNOTATION_TURN_CONTAINER]: container ?? turnContainerId(pod, turn) ?? null,
@@ -155,7 +165,7 @@ async function touchTurn(context: ClaimContext, claim: Claim, pod: Pod, send: (v
 
 /**
  * The deadline that ends the Pod if no operator runs. It must not end before the operator would have deleted the Pod
- * itself. Kubernetes counts it from the Pod's start, so the time that it was warm is added.
+ * itself. Kubernetes counts it from the Pod's start, so the parked time is added.
  * @param pod null: it counts from now
  */
 function deadlineSeconds(context: ClaimContext, pod: Pod | null): number {
@@ -211,8 +221,11 @@ export async function putToSleep(
 }
 
 /** Whether the live Pod is still in the state that the deletion was decided on. */
-export function sameState(live: Pod, turn: number): boolean {
-  return readPodState(live, turn).is !== "ended";
+export function sameState(live: Pod, step: Step & { do: "delete-pod" }, turn: number): boolean {
+  const state = readPodState(live, turn).is;
+  // If the container has started in the meantime, the start did not fail. One that waits for its line runs anyway.
+  const mustWait = step.why === "StartFailed" && parkingOf(live) === "Key";
+  return mustWait ? state === "parked" || state === "preparing" : state !== "ended";
 }
 
 /** The longest message in an annotation, in characters: annotations are for people, so longer messages are cut. */

@@ -81,7 +81,7 @@ async function judge(
   const { reason, problems } = ownProblems(template, podPolicy);
   return problems.length > 0
     ? { accepted: false, final: true, reason, message: problemList(problems) }
-    : accepted(template);
+    : accepted(template, null);
 }
 
 /** A Pod gets the name of the operator's dry run; real names end in eight random letters. */

@@ -85,7 +85,7 @@ export async function checkRights(kube: KubeClient, operator: InstalledOperator)
 
 function effectWithoutAttach(lacking: readonly Permission[]): string {
   return lacking.some(({ resource }) => resource === "pods/attach")
-    ? "Berth cannot give Pods their sessions, so no session starts"
+    ? "Pods cannot wait in a shell or in their program, so Environments that do not set parking use Key"
     : "after a lost connection, the operator cannot read whether a session has started";
 }
 

@@ -8,7 +8,8 @@ import { IMAGE_PROBLEMS } from "../kube/objects.ts";
 import type { KubeEvent, Pod } from "../kube/resource.ts";
 import { redact } from "../observe/logger.ts";
 import { readFinished } from "../pods/finished.ts";
-import { isPreloaded } from "../pods/pod-gate.ts";
+import type { Parking } from "../pods/parking.ts";
+import { parkingOf } from "../pods/pod-gate.ts";
 import { type PodState, type Problem, readPodState } from "../pods/pod-state.ts";
 import { hasTurns, isAsleep, openTurn, startsAhead } from "../pods/turns.ts";
 import { SLEEP_ENDED, timeOf } from "./timeline.ts";
@@ -43,10 +44,11 @@ export interface Explanation {
 const NEVER = Number.NEGATIVE_INFINITY;
 
 /** How a warm Pod waits, after "it" or "its container". */
-function waitOf(pod: Pod): string {
-  const isAhead = hasTurns(pod) ? startsAhead(pod, openTurn(pod)) : isPreloaded(pod);
-  return `waits in ${isAhead ? "its program" : "a shell"} for a session`;
-}
+const WAITS: Record<Parking, string> = {
+  Shell: "waits in a shell for a session",
+  Program: "waits in its program for a session",
+  Key: "waits for a key (CreateContainerConfigError), which is not a fault",
+};
 
 /**
  * Judges by the newest trace, because a session has several work items in its life, and an item may be served again.
@@ -172,7 +174,7 @@ function ofClaim({ pod: name, turn, journal }: ClaimTrace, pod: Pod | undefined,
     case "unscheduled": {
       const step = journal.opened ? "opened" : "claimed, and not opened yet";
       const problem = problemOf(state, traces);
-      const waits = waitOf(pod);
+      const waits = WAITS[hasTurns(pod) && !startsAhead(pod, openTurn(pod)) ? "Shell" : parkingOf(pod)];
       const still = state.is === "parked" ? `still ${waits}` : "does not run";
       const words = `Pod ${name} was ${step}; its container ${still}`;
       if (problem === null) return { standing: "starting", ...settling, sentence: `${words}.` };
@@ -241,7 +243,7 @@ function ofPod(pod: Pod, traces: Traces): Explanation {
   }
   if (labels?.[LABEL_PHASE] === "warm") {
     const isWarm = state.is === "parked";
-    const does = isWarm ? waitOf(pod) : "is getting ready for a session";
+    const does = isWarm ? WAITS[parkingOf(pod)] : "is getting ready for a session";
     const words = `Pod ${name} serves no session: it ${does}.`;
     return { standing: isWarm ? "warm" : "preparing", reason: null, sentence: words, fix: NOTHING };
   }

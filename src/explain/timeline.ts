@@ -7,7 +7,8 @@ import { SECOND_MS } from "../core/clock.ts";
 import type { ContainerStateTerminated, KubeEvent, Pod } from "../kube/resource.ts";
 import { redact } from "../observe/logger.ts";
 import { readFinished } from "../pods/finished.ts";
-import { assignedAtMs, isPreloaded } from "../pods/pod-gate.ts";
+import type { Parking } from "../pods/parking.ts";
+import { assignedAtMs, parkingOf } from "../pods/pod-gate.ts";
 import { sessionContainerName } from "../pods/pod-state.ts";
 import { endedTurn, hasTurns, isAsleep, keeperStatus, newestTurn, startsAhead, turnNumber } from "../pods/turns.ts";
 import type { ClaimTrace, ItemTrace, Traces } from "./traces.ts";
@@ -21,6 +22,7 @@ export const MOMENTS = [
   "polled",
   "acknowledged",
   "assigned",
+  "container-started",
   "delivered",
   "first-beat",
   "event",
@@ -90,6 +92,13 @@ function entry(at: string | null | undefined, what: Moment, source: Source, mess
   return at ? [{ at, what, source, message }] : [];
 }
 
+/** What the start of a session Pod's container means, and how its Event `SessionStarted` is shown. */
+const STARTS: Record<Parking, { readonly what: Moment; readonly message: string; readonly started: Moment }> = {
+  Shell: { what: "warm", message: "the container started and waits in a shell", started: "delivered" },
+  Program: { what: "warm", message: "the container started, and its program waits", started: "delivered" },
+  Key: { what: "container-started", message: "the container started", started: "event" },
+};
+
 function ofPod(pod: Pod, events: readonly KubeEvent[]): Entry[] {
   const { metadata, spec, status } = pod;
   const name = `Pod ${metadata.name}`;
@@ -115,11 +124,11 @@ function ofPod(pod: Pod, events: readonly KubeEvent[]): Entry[] {
 function ofContainer(pod: Pod): Entry[] {
   const container = pod.status?.containerStatuses?.find((each) => each.name === sessionContainerName(pod));
   const ended = container?.state?.terminated;
-  const waits = isPreloaded(pod) ? ", and its program waits" : " and waits in a shell";
+  const start = STARTS[parkingOf(pod)];
   const assignedMs = assignedAtMs(pod);
   const assignedAt = assignedMs === null ? null : new Date(assignedMs).toISOString();
   return [
-    ...startEntry(container?.state?.running?.startedAt ?? ended?.startedAt, "warm", `the container started${waits}`),
+    ...startEntry(container?.state?.running?.startedAt ?? ended?.startedAt, start.what, start.message),
     ...entry(assignedAt, "assigned", "pod", `Pod ${pod.metadata.name} was assigned to the session`),
     ...endEntry(ended, "the container ended"),
   ];
@@ -230,7 +239,7 @@ function momentOf(reason: string, pod: Pod | undefined): Moment {
   if (asEndReason(reason) !== undefined) return "end-event";
   if (reason === SESSION_ASLEEP) return "sleeping";
   if (reason === SLEEP_ENDED) return "sleep-ended";
-  return pod && reason === SESSION_STARTED ? "delivered" : "event";
+  return pod && reason === SESSION_STARTED ? STARTS[parkingOf(pod)].started : "event";
 }
 
 /** The turn that ran at this time: each one starts to wait before its work item comes. 0: none is known. */

@@ -10,7 +10,7 @@ import {
   ANNOTATION_ENDED_TURN,
   ANNOTATION_LEASE,
   ANNOTATION_NEEDS,
-  ANNOTATION_PRELOAD,
+  ANNOTATION_PARKING,
   ANNOTATION_SAFE_TO_EVICT,
   ANNOTATION_SESSION_CONTAINER,
   ANNOTATION_SESSION_ID,
@@ -27,6 +27,7 @@ import {
   LABEL_SESSION_ID,
   LABEL_TEMPLATE_HASH,
   LABEL_WORK_ID,
+  RESERVED_ENV,
 } from "../api/names.ts";
 import { defined } from "../core/json.ts";
 import { Shared } from "../core/shared.ts";
@@ -55,7 +56,7 @@ const ANNOTATIONS = [
   ANNOTATION_ENDED_AT,
   ANNOTATION_LEASE,
   ANNOTATION_NEEDS,
-  ANNOTATION_PRELOAD,
+  ANNOTATION_PARKING,
   ANNOTATION_SAFE_TO_EVICT,
   ANNOTATION_SESSION_CONTAINER,
   ANNOTATION_SESSION_ID,
@@ -79,6 +80,7 @@ const OWN: ReadonlySet<string> = new Set([
   ANNOTATION_SLEEPS_UNTIL,
   ANNOTATION_TURN_CONTAINER,
 ]);
+const VARIABLES: ReadonlySet<string> = new Set(RESERVED_ENV);
 
 /** Conditions that the loops read. Equal texts of thousands of Pods are stored once. */
 const CONDITIONS: ReadonlySet<string> = new Set([
@@ -139,8 +141,9 @@ export function cachedPod({ apiVersion, kind, metadata, spec, status }: Pod): Po
   }) as unknown as Pod;
 }
 
-function containerOf({ name, restartPolicy }: Container): Record<string, unknown> {
-  return defined({ name, restartPolicy });
+function containerOf({ name, env, restartPolicy }: Container): Record<string, unknown> {
+  const told = env?.filter((variable) => VARIABLES.has(variable.name)).map((variable) => ({ name: variable.name }));
+  return defined({ name, restartPolicy, env: told?.length ? told : undefined });
 }
 
 /** @param ended the last turn that ended. Earlier ones are kept only if they run again. */

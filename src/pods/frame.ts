@@ -1,6 +1,6 @@
 /**
- * The line that gives a waiting container its session, and the shell script that waits for it. With `preload: true`,
- * the program waits itself. The operator writes the line to the container's standard input through `pods/attach`:
+ * The line that gives a waiting container its session (`parking: Shell` and `Program`), and the shell script that waits
+ * for it. The operator writes the line to the container's standard input through `pods/attach`:
  *
  *     berth1 <length> <body> #end
  *

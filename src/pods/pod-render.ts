@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import type { Environment, PodTemplate, SessionsSpec } from "../api/environment.ts";
+import type { Environment, PodTemplate } from "../api/environment.ts";
 import type { Isolation } from "../api/isolation.ts";
 import {
   ANNOTATION_ABOUT,
@@ -26,8 +26,8 @@ import { withSafeDefaults } from "../api/safe-defaults.ts";
 import { hashOf } from "../core/json.ts";
 import type { Pod, PodSpec } from "../kube/resource.ts";
 import { needWords } from "../policy/pod-policy.ts";
+import { chooseParking, chooseSleep, type Parking, type ParkingChoice, type SleepChoice } from "./parking.ts";
 import { gateAnnotations, gatedSpec } from "./pod-gate.ts";
-import { chooseSleep, type SleepChoice } from "./sleep-choice.ts";
 import { turnAnnotations } from "./turns.ts";
 import { isPerSession, mountProblem, type OwnVolume, withWorkspace, workspaceInPod } from "./workspace-pods.ts";
 
@@ -37,8 +37,8 @@ import { isPerSession, mountProblem, type OwnVolume, withWorkspace, workspaceInP
  */
 export const NO_DEADLINE_SECONDS = 2_147_483_647;
 
-/** Increase this when what is rendered around a template changes in a way that warm Pods must follow. */
-export const RENDERING = 7;
+/** Increase this when what is rendered around a template changes in a way that parked Pods must follow. */
+export const RENDERING = 6;
 
 /** The same for what is rendered for turns only. */
 const TURNS_RENDERING = 2;
@@ -49,9 +49,12 @@ const RANDOM_LENGTH = 8;
 /** Kubernetes' alphabet for random names: without vowels, it forms no words. */
 const NAME_ALPHABET = "bcdfghjklmnpqrstvwxz2456789";
 
-/** Explains a waiting Pod to people who find it. */
-const ABOUT = "A warm sandbox: its session container waits in a shell until a session is assigned to it.";
-const ABOUT_PRELOAD = "A warm sandbox: its program waits until a session is assigned to it.";
+/** Explains a waiting Pod to people who find it, by the way it is parked. */
+const ABOUT: Record<Parking, string> = {
+  Shell: "A warm sandbox: its session container waits in a shell until a session is assigned to it.",
+  Program: "A warm sandbox: its program waits until a session is assigned to it.",
+  Key: "A warm sandbox: its session container waits in CreateContainerConfigError until a session is assigned to it. This is no fault.",
+};
 
 const ABOUT_TURNS =
   "A sandbox whose session may sleep: its regular container only keeps it, and each work item runs in an ephemeral container, whose name begins with berth-turn.";
@@ -62,6 +65,7 @@ export interface SessionTemplate {
   /** The name of the gated container. */
   readonly container: string;
   readonly graceSeconds: number;
+  readonly parking: ParkingChoice;
   /** Whether sessions sleep between work items; null: the spec doesn't ask for it. */
   readonly sleep: SleepChoice | null;
   /** What the template needs beyond what every template may have, in terms of the policy. */
@@ -71,6 +75,13 @@ export interface SessionTemplate {
   readonly isolation: Isolation | undefined;
   /** Why the template's mounts don't fit the workspace, with the fix; null: they fit. */
   readonly mountProblem: string | null;
+  /**
+   * Whether `imagePullPolicy: Always` in the session container makes the kubelet contact the registry at each sync
+   * (kubernetes#103643).
+   */
+  readonly pullsAlways: boolean;
+  /** Whether the same would happen if admission forced that policy. */
+  readonly pullsAgain: boolean;
   /** With `workspace: PerSession` each Pod mounts a volume; a dry run passes none. */
   render(name: string, own?: OwnVolume): Pod;
 }
@@ -85,16 +96,22 @@ export function newPodName(environmentName: string, random: (bytes: number) => U
 
 /**
  * The session Pods of an Environment according to its current spec.
+ * @param shellRefused why `parking: Shell` failed, see `chooseParking`
  * @param sleepRefused why turns failed, see `chooseSleep`
  */
-export function sessionTemplate(environment: Environment, sleepRefused: string | null = null): SessionTemplate {
+export function sessionTemplate(
+  environment: Environment,
+  shellRefused: string | null = null,
+  sleepRefused: string | null = null,
+): SessionTemplate {
   const { sessions, api, environmentId } = environment.spec;
   if (!sessions) throw new TypeError("not an Environment with spec.sessions");
   const container = gatedContainerName(sessions.template);
   const template = withSafeDefaults(sessions.template, container);
   const graceSeconds = Number(template.spec.terminationGracePeriodSeconds);
-  const { credential, lease, preload } = sessions;
-  const sleep = chooseSleep(environment, sleepRefused);
+  const { credential, lease } = sessions;
+  const parking = chooseParking(environment, shellRefused);
+  const sleep = chooseSleep(environment, parking, sleepRefused);
   const sleeps = sleep?.enabled ?? false;
   const hash = hashOf({
     RENDERING,
@@ -102,25 +119,33 @@ export function sessionTemplate(environment: Environment, sleepRefused: string |
     environmentId,
     baseUrl: api.baseUrl,
     credential,
-    preload,
+    parking: parking.mode,
     lease,
     ...(sleeps ? { turns: TURNS_RENDERING } : {}),
     ...workspaceInPod(sessions.workspace),
   });
+  // Only with a key does the kubelet keep retrying the waiting container, and so contact the registry.
+  const pullsAgain = parking.mode === "Key";
+  const pullsAlways = template.spec.containers.some(
+    ({ name, imagePullPolicy }) => pullsAgain && name === container && imagePullPolicy === "Always",
+  );
   const needs = needWords(sessions.template);
   return {
     hash,
     container,
     graceSeconds,
+    parking,
     sleep,
     needs,
     written: sessions.template,
     isolation: sessions.isolation,
     mountProblem: mountProblem(sessions),
+    pullsAgain,
+    pullsAlways,
     render: (name, own = { sessionId: null, claim: name }) => {
-      const made = { name, hash, container, needs, sleeps };
+      const made = { name, hash, container, needs, parking: parking.mode, sleeps };
       const mounted = withWorkspace(template, container, sessions.workspace, own.claim);
-      const pod = renderPod(environment, sessions, mounted, made);
+      const pod = renderPod(environment, mounted, made);
       return isPerSession(environment) ? withVolume(pod, own) : pod;
     },
   };
@@ -128,9 +153,8 @@ export function sessionTemplate(environment: Environment, sleepRefused: string |
 
 function renderPod(
   environment: Environment,
-  sessions: SessionsSpec,
   template: PodTemplate,
-  made: { name: string; hash: string; container: string; needs: readonly string[]; sleeps: boolean },
+  made: { name: string; hash: string; container: string; needs: readonly string[]; parking: Parking; sleeps: boolean },
 ): Pod {
   const { name, namespace, uid } = environment.metadata;
   const finalizers = finalizersOf(template);
@@ -152,12 +176,12 @@ function renderPod(
       annotations: {
         [ANNOTATION_SAFE_TO_EVICT]: "true",
         [ANNOTATION_DEFAULT_CONTAINER]: made.container,
-        [ANNOTATION_ABOUT]: made.sleeps ? ABOUT_TURNS : sessions.preload ? ABOUT_PRELOAD : ABOUT,
+        [ANNOTATION_ABOUT]: made.sleeps ? ABOUT_TURNS : ABOUT[made.parking],
         ...template.metadata?.annotations,
         [ANNOTATION_SESSION_CONTAINER]: made.container,
-        ...gateAnnotations(sessions),
-        ...(made.sleeps ? turnAnnotations(sessions.preload) : {}),
-        [ANNOTATION_LEASE]: sessions.lease,
+        ...gateAnnotations(made.parking, environment.spec.sessions?.credential ?? "WorkSecret"),
+        ...(made.sleeps ? turnAnnotations(made.parking) : {}),
+        [ANNOTATION_LEASE]: environment.spec.sessions?.lease ?? "Worker",
         [ANNOTATION_NEEDS]: JSON.stringify(made.needs),
       },
       // The Environment controls every Pod: kubectl drain refuses Pods without a controller.
@@ -168,7 +192,7 @@ function renderPod(
       ...(template.spec as PodSpec),
       restartPolicy: "Never",
       activeDeadlineSeconds: NO_DEADLINE_SECONDS,
-      ...gatedSpec(environment, template, made),
+      ...gatedSpec(environment, template, { ...made, secretName: made.name }),
     },
   };
 }

@@ -3,7 +3,7 @@ import { SECOND_MS } from "../core/clock.ts";
 import { lastLines } from "../core/text.ts";
 import { ENDED_PHASES, IMAGE_PULL_RETRIED, ORDINARY_WAITS } from "../kube/objects.ts";
 import type { Condition, ContainerStateTerminated, ContainerStatus, Pod, PodStatus } from "../kube/resource.ts";
-import { assignedAtMs, isPreloaded } from "./pod-gate.ts";
+import { assignedAtMs, parkingOf } from "./pod-gate.ts";
 import {
   EXIT_DEADLINE,
   endedTurn,
@@ -56,7 +56,7 @@ export type PodState =
   | { readonly is: "gated"; readonly message: string }
   /** On a node, not parked yet. `problem` is the kubelet's complaint, if any. */
   | { readonly is: "preparing"; readonly problem: Problem | null }
-  /** Prepared and waiting for its line: it can run a session at once. */
+  /** Prepared and waiting for the claim's Secret, or for its line: it can run a session at once. */
   | { readonly is: "parked" }
   | { readonly is: "running"; readonly startedAtMs: number }
   | { readonly is: "ended"; readonly end: End };
@@ -97,7 +97,7 @@ const GATED = "SchedulingGated";
 const START_ERRORS = new Set(["StartError", "ContainerCannotRun"]);
 
 /**
- * Reads a Pod.
+ * Reads a Pod. `pod.metadata.name` is also the name of the Secret that it waits for.
  * @param pod raw Pod from the API server
  * @param turn the claim's turn, if the Pod has turns; by default the one that waits or serves
  */
@@ -121,7 +121,8 @@ export function readPodState(pod: Pod, turn?: number): PodState {
   }
   if (!pod.spec.nodeName) return withoutNode(pod);
   const waiting = { reason: state.waiting?.reason ?? "", message: state.waiting?.message ?? "" };
-  return { is: "preparing", problem: problemOf(status, waiting) };
+  if (!waitsForSecret(pod, waiting)) return { is: "preparing", problem: problemOf(status, waiting) };
+  return sandboxReady(status) ? { is: "parked" } : { is: "preparing", problem: null };
 }
 
 /** The state of a Pod with turns, judged by one of them; 0: none was added yet. */
@@ -235,7 +236,7 @@ function endBeforeWaiting(container: ContainerStatus | undefined): ContainerStat
 
 /** Whether the container runs only to wait for its session. When its line is sent, its Pod is assigned (asAssigned). */
 function waitsForLine(pod: Pod): boolean {
-  return assignedAtMs(pod) === null;
+  return parkingOf(pod) !== "Key" && assignedAtMs(pod) === null;
 }
 
 /** When the session began, in ms since the epoch; null: the container only waited for one, or its node doesn't say. */
@@ -252,6 +253,20 @@ export function runningContainerName(pod: Pod): string | undefined {
 export function sessionContainerName(pod: Pod): string | undefined {
   // Not the first status: the kubelet sorts them by name.
   return pod.metadata.annotations?.[ANNOTATION_SESSION_CONTAINER] ?? pod.spec.containers?.[0]?.name;
+}
+
+/**
+ * The kubelet's messages for an environment variable whose Secret or key is missing. It says "secret" if it watches
+ * Secrets, and repeats the API server's "secrets" if it is configured to request them.
+ */
+function waitsForSecret(pod: Pod, waiting: Problem): boolean {
+  if (waiting.reason !== "CreateContainerConfigError") return false;
+  const { name, namespace } = pod.metadata;
+  if (waiting.message === `secret "${name}" not found` || waiting.message === `secrets "${name}" not found`)
+    return true;
+  return (
+    waiting.message.startsWith("couldn't find key ") && waiting.message.endsWith(` in Secret ${namespace}/${name}`)
+  );
 }
 
 function sandboxReady(status: PodStatus): boolean {
@@ -358,7 +373,7 @@ function endByCode({ exitCode, message }: ContainerStateTerminated): Pick<End, "
 const EXIT_NOT_FOUND = 127;
 
 function endedWaiting(pod: Pod, { exitCode, message }: ContainerStateTerminated): string {
-  if ((!isPreloaded(pod) || hasTurns(pod)) && exitCode === EXIT_NOT_FOUND) {
+  if ((parkingOf(pod) === "Shell" || hasTurns(pod)) && exitCode === EXIT_NOT_FOUND) {
     return `${message?.trim() || "the program is not in the image"}${correctCommand(pod)}`;
   }
   return `the container ended with exit code ${exitCode} while it waited for a session${lastLines(message)}`;
@@ -369,7 +384,7 @@ function correctCommand(pod: Pod): string {
 }
 
 /** Part of the message of a Pod whose waiting shell could not be started. */
-const NEEDS_SHELL = "a waiting shell needs /bin/sh in the image; add it, or set spec.sessions.preload: true";
+export const NEEDS_SHELL = "parking: Shell needs /bin/sh in the image; add it, or set parking: Key";
 
 /** Part of the message of a Pod whose keeper can't run. */
 export const NEEDS_TOOLS =
@@ -378,7 +393,7 @@ export const NEEDS_TOOLS =
 /** What to do if a shell or a program could not be started; `said` is the runtime's message, which names it. */
 function startFix(pod: Pod, said: string): string {
   if (!said.includes("/bin/sh")) return said.includes('exec: "') ? correctCommand(pod) : "";
-  if (!isPreloaded(pod)) return `; ${NEEDS_SHELL}`;
+  if (parkingOf(pod) === "Shell") return `; ${NEEDS_SHELL}`;
   return hasTurns(pod) ? `; ${NEEDS_TOOLS}` : "";
 }
 

@@ -1,13 +1,13 @@
 /**
  * Pods whose sessions sleep between work items. Each work item runs in an ephemeral container, a *turn*, so that the Pod
  * outlives it. The regular session container is the *keeper*: it holds the template's resources and runs no program.
- * The next turn waits in its shell until the session's next work item comes. With `preload: true`, the first turn's
+ * The next turn waits in its shell until the session's next work item comes. With `parking: Program`, the first turn's
  * program is started ahead of its work item, and reads it itself.
  */
 import {
   ANNOTATION_DEADLINE,
   ANNOTATION_ENDED_TURN,
-  ANNOTATION_PRELOAD,
+  ANNOTATION_PARKING,
   ANNOTATION_SESSION_CONTAINER,
   ANNOTATION_TURN_CONTAINER,
   ANNOTATION_TURN_SCRIPT,
@@ -17,6 +17,7 @@ import {
 import { defined } from "../core/json.ts";
 import type { Container, ContainerStatus, EnvVar, Pod, PodSpec } from "../kube/resource.ts";
 import { waitingCommand, waitingScript } from "./frame.ts";
+import type { Parking } from "./parking.ts";
 
 const TURN_PREFIX = "berth-turn-";
 
@@ -70,8 +71,8 @@ const END_AGAIN = [
  * The annotations of a Pod with turns. Its turns read their script from one of them, through the keeper's volume: in
  * each turn's command, it was a quarter of the Pod's object, which the API server writes with each patch.
  */
-export function turnAnnotations(preload: boolean): Record<string, string> {
-  const script = waitingScript(preload ? "line" : "variables");
+export function turnAnnotations(parking: Parking): Record<string, string> {
+  const script = waitingScript(parking === "Program" ? "line" : "variables");
   return { [ANNOTATION_ENDED_TURN]: "0", [ANNOTATION_TURN_SCRIPT]: `${END_AGAIN}\n${script}\n` };
 }
 
@@ -101,12 +102,12 @@ export function hasOpenTurn(pod: Pod): boolean {
 }
 
 /**
- * Whether the turn's program starts with its container, and waits for its work item itself (`preload: true`). Only
+ * Whether the turn's program starts with its container, and waits for its work item itself (`parking: Program`). Only
  * the first turn's does, since nothing of a session runs while it sleeps. The programs of later turns are started with
  * their work items.
  */
 export function startsAhead({ metadata: { annotations } }: Pick<Pod, "metadata">, turn: number): boolean {
-  return turn === 1 && annotations?.[ANNOTATION_PRELOAD] === "true";
+  return turn === 1 && annotations?.[ANNOTATION_PARKING] === "Program";
 }
 
 /** The name of a turn's container. */

@@ -1,3 +1,5 @@
+import { agedAtMs, boundAtMs } from "./parked-age.ts";
+
 /**
  * How many session Pods to keep ready, and which to remove. Pure: the pool passes in what it observes and carries out
  * the plan.
@@ -34,10 +36,14 @@ export interface CapacityInput {
   readonly pods: readonly FreePod[];
   /** Whether Pods of a template with this hash may be claimed at all. */
   readonly trusts: (hash: string) => boolean;
+  /** 0: never replaced for their age. */
+  readonly parkedMaxAgeMs: number;
   readonly prepareTimeoutMs: number;
   readonly warmScaleDownMs: number;
   /** Since when there have been more Pods than wanted; null if there are not. */
   readonly surplusSinceMs: number | null;
+  /** No replacement for age before this time: the last one could not be scheduled. */
+  readonly surgeBlockedUntilMs: number;
   /** Whether the Environment is being deleted: keep no Pods. */
   readonly draining: boolean;
 }
@@ -49,7 +55,9 @@ export type RemovalReason =
   | "NodeLeaving"
   | "Forbidden"
   | "Outdated"
+  | "Aged"
   | "Surplus"
+  | "SurgeGivenUp"
   | "Unclaimed"
   | "VolumeLost";
 
@@ -62,6 +70,9 @@ export interface CapacityPlan {
   /** When to plan again although nothing changed; null: not needed. */
   readonly againAtMs: number | null;
 }
+
+/** A replacement that finds no node in this time is removed: the cluster is full, and the old Pod still serves. */
+export const SURGE_PATIENCE_MS = 60_000;
 
 /** Plans creations and removals. A removed Pod no longer counts, and a created one counts at once. */
 export function planCapacity(input: CapacityInput): CapacityPlan {
@@ -94,18 +105,33 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
   drop(outdatedToGo(pods, input, wanted), "Outdated");
   const current = () => pods.filter(({ hash }) => hash === input.hash);
   const outdated = () => pods.length - current().length;
+  const aged = () => current().filter((pod) => pod.state === "warm" && agedAtMs(pod, input) <= nowMs);
   const inProgress = () => input.creating + current().filter(({ state }) => state !== "warm").length;
 
   // Unneeded Pods are not replaced, so they get no extra room above the maximum.
-  const most = maxConcurrent - busy + (wanted > 0 && outdated() > 0 ? 1 : 0);
+  if (wanted === 0) drop(aged(), "Aged");
+  const most = maxConcurrent - busy + (wanted > 0 && aged().length + outdated() > 0 ? 1 : 0);
   drop(overMaximum(pods, input, most), "OverMaximum");
 
-  const missing = wanted - current().length - input.creating;
+  const surge = current().find((pod) => pod.state === "unscheduled" && nowMs - pod.createdAtMs >= SURGE_PATIENCE_MS);
+  const giveUp = surge !== undefined && aged().length > 0 && current().length > wanted;
+  if (giveUp) drop([surge], "SurgeGivenUp");
+
+  let replacing = 0;
+  // One at a time, also while the successor of the last one can't be created yet.
+  const whole = current().length >= wanted && inProgress() === 0;
+  if (aged().length > 0 && whole && !giveUp) {
+    const parked = pods.filter(({ state }) => state === "warm").length;
+    if (parked >= 2) drop(aged().slice(0, 1), "Aged");
+    else if (nowMs >= input.surgeBlockedUntilMs) replacing = 1;
+  }
+
+  const missing = wanted + replacing - current().length - input.creating;
   const total = pods.length + input.creating + busy;
-  const surging = outdated() > 0 && inProgress() === 0 ? 1 : 0;
+  const surging = replacing > 0 || (outdated() > 0 && inProgress() === 0) ? 1 : 0;
   const create = Math.max(0, Math.min(missing, maxConcurrent - total + surging));
 
-  const surplus = create > 0 ? 0 : current().length + input.creating - wanted;
+  const surplus = create > 0 ? 0 : current().length + input.creating - wanted - (aged().length > 0 ? 1 : 0);
   let surplusSinceMs = surplus > 0 ? (input.surplusSinceMs ?? nowMs) : null;
   if (surplusSinceMs !== null && nowMs - surplusSinceMs >= input.warmScaleDownMs) {
     // Count only existing Pods: one that is still being created replaces nothing yet.
@@ -121,20 +147,7 @@ function preparesTooLong(pod: FreePod, input: CapacityInput): boolean {
   return pod.state === "preparing" && preparedByMs(pod, input) <= input.nowMs;
 }
 
-/**
- * When a Pod was bound to a node, or created if it was not. The time comes from the Pod's status, which anyone with the
- * permission can change: a time far in the future would make the Pod wait until then.
- * @param withinMs the duration counted from that time, and the most that the clock may be ahead
- */
-export function boundAtMs(
-  { scheduledAtMs, createdAtMs }: Pick<FreePod, "scheduledAtMs" | "createdAtMs">,
-  nowMs: number,
-  withinMs: number,
-): number {
-  return scheduledAtMs !== null && scheduledAtMs - nowMs <= withinMs ? scheduledAtMs : createdAtMs;
-}
-
-/** The deadline by which a Pod with a node must be warm. */
+/** The deadline by which a Pod with a node must be parked. */
 export function preparedByMs(
   pod: FreePod,
   { nowMs, prepareTimeoutMs }: Pick<CapacityInput, "nowMs" | "prepareTimeoutMs">,
@@ -183,8 +196,13 @@ function leastUseful(pods: readonly FreePod[], hash: string): FreePod[] {
 }
 
 function nextChange(pods: readonly FreePod[], input: CapacityInput, surplusSinceMs: number | null): number | null {
-  const times = pods.filter(({ state }) => state === "preparing").map((pod) => preparedByMs(pod, input));
+  const times = pods.map((pod) => {
+    if (pod.state === "preparing") return preparedByMs(pod, input);
+    if (pod.state === "unscheduled") return pod.createdAtMs + SURGE_PATIENCE_MS;
+    return agedAtMs(pod, input);
+  });
   if (surplusSinceMs !== null) times.push(surplusSinceMs + input.warmScaleDownMs);
+  if (input.surgeBlockedUntilMs > input.nowMs) times.push(input.surgeBlockedUntilMs);
   const next = Math.min(...times.filter((at) => at > input.nowMs));
   return Number.isFinite(next) ? next : null;
 }

@@ -10,7 +10,7 @@ import { ENDED_PHASES } from "../kube/objects.ts";
 import type { Pod } from "../kube/resource.ts";
 import { listEvents, NodeEvents, waitsSilently } from "../pods/node-events.ts";
 import { templateHashOf } from "../pods/own-pods.ts";
-import { type End, NEEDS_TOOLS, stateOf } from "../pods/pod-state.ts";
+import { type End, NEEDS_SHELL, NEEDS_TOOLS, stateOf } from "../pods/pod-state.ts";
 import { hasOpenTurn, hasTurns } from "../pods/turns.ts";
 import { isPerSession, sessionBoundTo } from "../pods/workspace-pods.ts";
 import { type CapacityProblem, capacityProblemOf, unheard } from "../protocol/capacity-problem.ts";
@@ -25,9 +25,16 @@ import type { TurnAdding } from "../sleep/turn-adding.ts";
 import type { WaitingForRoom } from "../sleep/yielding.ts";
 import type { BoundCapacityPlan } from "./bound-capacity.ts";
 import { BoundPods } from "./bound-pods.ts";
-import { boundAtMs, type CapacityInput, type CapacityPlan, planCapacity, type RemovalReason } from "./capacity.ts";
+import {
+  type CapacityInput,
+  type CapacityPlan,
+  planCapacity,
+  type RemovalReason,
+  SURGE_PATIENCE_MS,
+} from "./capacity.ts";
 import { Expectations } from "./expectations.ts";
 import { type Free, FreePods } from "./free-pods.ts";
+import { boundAtMs, parkedMaxAgeMs } from "./parked-age.ts";
 import { longestHoldMs, PodCreation } from "./pod-creation.ts";
 import { POD_LIMITS_REFUSED } from "./pod-limits.ts";
 
@@ -94,6 +101,7 @@ export class Pool {
   #surplusSinceMs: number | null = null;
   /** Since when (monotonic) Pods are wanted that were not created yet. */
   #wantedSinceMs: number | null = null;
+  #surgeBlockedUntilMs = 0;
   #demand = 0;
   /** The template of which a Pod was ready last. */
   #readyHash: string | null = null;
@@ -437,9 +445,11 @@ export class Pool {
       warm: sessions.warm,
       busy: this.busy,
       trusts: (each: string) => this.#context.holds.starts.trusts(each),
+      parkedMaxAgeMs: parkedMaxAgeMs(sessions.parkedMaxAgeSeconds, template().parking.mode),
       prepareTimeoutMs: sessions.prepareTimeoutSeconds * SECOND_MS,
       warmScaleDownMs: timing.warmScaleDownMs,
       surplusSinceMs: this.#surplusSinceMs,
+      surgeBlockedUntilMs: this.#surgeBlockedUntilMs,
       draining: this.#draining,
     } satisfies Partial<CapacityInput>;
     if (isPerSession(environment())) return this.#bound.plan(shared);
@@ -523,6 +533,7 @@ export class Pool {
     await this.#inBatches(ended, async ({ pod, end }) => {
       if (!LOST.has(end.cause)) this.#failedToPrepare(end.cause, failureOf(end));
       if (pod.status?.reason === POD_LIMITS_REFUSED) this.#creation.withoutPodLimits(this.#context.template().hash);
+      if (end.message.endsWith(NEEDS_SHELL)) this.#context.shellFailed("the image has no /bin/sh");
       if (end.message.endsWith(NEEDS_TOOLS)) this.#context.sleepFailed("the image has no /bin/sh, date or sleep");
       await this.#remove(pod.metadata.name ?? "", LOST.has(end.cause) ? "Lost" : "Failed");
     });
@@ -566,6 +577,8 @@ export class Pool {
     const pod = this.#context.pods.get(name);
     if (!pod || this.#departing.has(name) || this.#options.claims.has(name)) return;
     const problem = stateOf(pod);
+    if (reason === "SurgeGivenUp")
+      this.#surgeBlockedUntilMs = this.#context.kube.now() + SURGE_PATIENCE_MS * SURGE_PAUSES;
     const sessionId = sessionBoundTo(pod);
     // Let other sessions go first: the cause may be this session's own volume.
     if (sessionId !== null && (reason === "PrepareTimeout" || reason === "Failed")) this.#bound.forget(sessionId);
@@ -620,3 +633,6 @@ const REST_OF_A_POD_MS = 0.4;
 
 /** The least time between two timed plans. */
 const MIN_WAKE_MS = 100;
+
+/** The pause after an abandoned surge, in multiples of its patience. */
+const SURGE_PAUSES = 5;

@@ -38,7 +38,7 @@ export interface ClaimRecord {
   /** The time in the Pod's annotation, by the API server's clock. Set once, and each touch repeats it. */
   readonly assignedAtMs: number | null;
   /**
-   * Whether the container has read its line. `unknown`: a line may have been sent without an
+   * parking: Shell and Program: whether the container has read its line. `unknown`: a line may have been sent without an
    * answer. `unclear`: the container's log does not show more.
    */
   readonly delivery: "unsent" | "unknown" | "unclear" | "done";
@@ -60,7 +60,7 @@ type Recorded = { readonly record: Writable };
 
 /** How the session of a claim ends that only stops its item. */
 const ENDINGS: { readonly [use in SlotUse]?: ClaimRecord["ending"] } = {
-  "too-long": { why: "StartFailed", message: TOO_LONG },
+  "too-long": { why: "StartFailed", message: `${TOO_LONG}; set spec.sessions.parking: Key` },
   stop: { why: "StopIgnored", message: "the Work API offered the work item again after it had called it stopped" },
 };
 

@@ -44,6 +44,11 @@ export interface LoopContext {
   readonly template: () => SessionTemplate;
   /** Refuses writes once this process may no longer act. */
   readonly kube: KubeClient;
+  /**
+   * Reports that Pods can't wait in a shell. It counts only if the spec leaves the choice to Berth, and until the spec
+   * changes; `isForMoment`: until attaching is allowed again.
+   */
+  readonly shellFailed: (message: string, isForMoment?: boolean) => void;
   /** Reports in the same way that turns can't be added to Pods, or that their keeper can't run. */
   readonly sleepFailed: (message: string, isForMoment?: boolean) => void;
   /** What is held back, and why. */

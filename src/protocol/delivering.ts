@@ -1,7 +1,7 @@
 import { assignAtMs, type Facts, lookAgain, outOfOurHands } from "./facts.ts";
 import { deletePod, LOOK, type Step, waitUntil } from "./step.ts";
 
-// --- 5. Open: the claim is opened, and its container still waits for its line ------------------------------------
+// --- 5. Open: the claim is opened, and its container still waits for its line (parking: Shell and Program) ----------
 
 /**
  * The next step until the container has read its line. The line is sent only when the Secret says `opened` and the Pod

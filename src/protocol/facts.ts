@@ -19,7 +19,7 @@ export interface Facts {
   readonly podGoneByMs: number | null;
   /** The Pod's labels show that it was touched. */
   readonly podAssigned: boolean;
-  /** The container waits for its line. `pod` is then `parked`, although the container runs. */
+  /** The container waits for its line (parking: Shell and Program). `pod` is then `parked`, although the container runs. */
   readonly waitsForLine: boolean;
   readonly nowMs: number;
   readonly wallMs: number;
@@ -124,19 +124,17 @@ export function isReleased({ claim, limits }: Pick<Facts, "claim" | "limits">): 
 const EXIT_SIGKILL = 137;
 
 /**
- * Whether the program never started, or ended neither on its own nor by a signal that it can handle. Berth itself set
- * the Pod's deadline.
+ * Whether the container ended neither on its own nor by a signal that it can handle. Berth itself set the Pod's
+ * deadline.
  */
-function wasKilled({ cause, exitCode, startedAtMs }: End): boolean {
+function wasKilled({ cause, exitCode }: End): boolean {
   if (cause === "DeadlineExceeded") return false;
-  // A container that only waits for its line ends on its own when its Pod is deleted.
-  if (startedAtMs === null) return true;
   return exitCode === null || exitCode === EXIT_SIGKILL || cause === "StartFailed";
 }
 
 /**
- * When the Pod is touched next: an answered touch is repeated only while the cache does not show it. The API server may
- * refuse touches for as long as the session lasts, so failed ones back off.
+ * When the Pod is touched next. The kubelet's watches of Secrets and Pods are not ordered: it may handle a touch before
+ * it sees the key, so the touch is repeated.
  */
 export function nextTouchMs(
   { record: { touches, touchedMs }, failing }: Readonly<Claim>,
@@ -144,6 +142,7 @@ export function nextTouchMs(
 ): number {
   if (touchedMs === null) return Number.NEGATIVE_INFINITY;
   const pauseMs = touchAgainMs[Math.min(touches, touchAgainMs.length) - 1] ?? 0;
+  // The API server may refuse touches for as long as the session lasts, so failed ones back off.
   return Math.max(touchedMs + pauseMs, failing?.get("touch")?.untilMs ?? 0);
 }
 

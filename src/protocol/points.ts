@@ -54,7 +54,7 @@ export const SESSION_POINTS = {
   "session.beat": "heartbeat that keeps the lease. As session.take",
   "session.read-credential": "reads the Secret for its credential. Details: opened",
   "session.open": "gives the Secret the key that the container waits for. Asks: acknowledgedAt",
-  "session.touch": "marks the Pod as assigned. Asks: touches",
+  "session.touch": "marks the Pod as assigned, so that the kubelet syncs it. Asks: touches",
   "session.deliver": "writes the session's line to its waiting container. Unanswered: the container did not confirm it",
   "session.read-log": "reads the container's log to see whether its program started. Details: started",
   "session.delivered": "decision: the container has read its line. Details: by (marker, log, item, silence)",

@@ -18,7 +18,7 @@ export type Step =
   | { readonly do: "open"; readonly acknowledgedAt: string }
   /** Assign the Pod to its session. That change makes the kubelet read the Secret immediately. */
   | { readonly do: "touch" }
-  /** Write the session's line to its container, and wait for the marker. */
+  /** parking: Shell and Program: write the session's line to its container, and wait for the marker. */
   | { readonly do: "deliver" }
   /** Read the container's log, which shows whether its program started. */
   | { readonly do: "read-log" }

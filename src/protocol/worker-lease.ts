@@ -45,7 +45,7 @@ function running(facts: Facts, startedAtMs: number): Step {
   const item = claim.observed.item;
   const touchAt = assignAtMs(facts);
   const until = (...times: number[]): Step => waitUntil(touchAt, ...times);
-  // The Pod was woken, or its first touch failed: it still needs its session's labels and deadline.
+  // The kubelet read the Secret without a touch, or the Pod was woken: it still needs its session's labels and deadline.
   if (nowMs >= touchAt) return { do: "touch" };
   if (claim.record.ending?.why === "NoFirstBeat") {
     const step = settleItem(facts);

@@ -9,10 +9,11 @@ import type { KubeObject, NetworkPolicy } from "../kube/resource.ts";
 import { forgetEnvironmentMetrics } from "../observe/environment-metrics.ts";
 import { type Precedence, precedenceOf } from "../queue/precedence.ts";
 import { keyOf } from "../watch/cache.ts";
+import type { AbilityCheck } from "./ability-check.ts";
 import { deleteClaimsOf, deleteOrphanedClaims, drain } from "./drain.ts";
 import { environmentConditions } from "./environment-conditions.ts";
 import type { EnvironmentLook } from "./environment-runtime.ts";
-import { announcer, type EnvironmentState, newEnvironmentState } from "./environment-state.ts";
+import { announcer, type EnvironmentState, newEnvironmentState, refusedOf } from "./environment-state.ts";
 import { modeOf, templateOf } from "./modes.ts";
 import type { ReconcilerOptions } from "./reconciler-options.ts";
 import type { StatusParts } from "./status-writer.ts";
@@ -130,8 +131,9 @@ export class EnvironmentReconciler {
       state.runtime.keyChanged();
     }
     await state.key.read(environment);
+    await state.parkingCheck.check(environment);
     await state.sleepCheck.check(environment);
-    state.template = templateOf(environment, state.sleepCheck.refused);
+    state.template = templateOf(environment, refusedOf(state));
     await state.templateChecker.check(state.template);
     await state.policy.keep(environment);
 
@@ -159,7 +161,7 @@ export class EnvironmentReconciler {
       unfinished: report.firstPod,
       queue: report.queue,
       sessions: report.sessions,
-      ...sleepOf(state),
+      ...choicesOf(state),
       ...(report.workers ? { workers: report.workers } : {}),
       ...(report.workspaces ? { workspaces: report.workspaces } : {}),
     });
@@ -256,8 +258,8 @@ export class EnvironmentReconciler {
     });
   }
 
-  #nextLookMs({ key, templateChecker, sleepCheck, policy }: EnvironmentState, nowMs: number): number {
-    const looks = [key, templateChecker, sleepCheck, policy].map((each) => each.nextLookMs(nowMs));
+  #nextLookMs({ key, templateChecker, parkingCheck, sleepCheck, policy }: EnvironmentState, nowMs: number): number {
+    const looks = [key, templateChecker, parkingCheck, sleepCheck, policy].map((each) => each.nextLookMs(nowMs));
     return Math.max(MIN_LOOK_MS, Math.min(...looks));
   }
 
@@ -303,7 +305,12 @@ export class EnvironmentReconciler {
 /** The minimum time between two scheduled reconciles of one Environment. */
 const MIN_LOOK_MS = 1_000;
 
-/** Whether sessions of new Pods sleep; nothing in workers mode. */
-function sleepOf({ template: { sleep }, sleepCheck: { failure } }: EnvironmentState): Pick<StatusParts, "sleep"> {
-  return sleep ? { sleep: { ...sleep, ...(failure === null ? {} : { failure }) } } : {};
+/** How warm Pods wait, and whether their sessions sleep; none in workers mode. */
+function choicesOf({ template, parkingCheck, sleepCheck }: EnvironmentState): Pick<StatusParts, "parking" | "sleep"> {
+  const failureOf = ({ failure }: AbilityCheck) => (failure === null ? {} : { failure });
+  const { parking, sleep } = template;
+  return {
+    ...(parking ? { parking: { ...parking, ...failureOf(parkingCheck) } } : {}),
+    ...(sleep ? { sleep: { ...sleep, ...failureOf(sleepCheck) } } : {}),
+  };
 }

@@ -3,7 +3,7 @@ import type { PodTemplate } from "../api/environment.ts";
 import type { Isolation } from "../api/isolation.ts";
 import type { Permissions, RuntimeReport } from "../api/runtime.ts";
 import type { Pod } from "../kube/resource.ts";
-import type { SleepChoice } from "../pods/sleep-choice.ts";
+import type { ParkingChoice, SleepChoice } from "../pods/parking.ts";
 import type { SessionView } from "../protocol/session-view.ts";
 
 /** The loops of one Environment, in either mode. The reconciler starts, updates and stops them. */
@@ -50,7 +50,12 @@ export interface CheckedTemplate {
   readonly hash: string;
   /** The container that a session or a worker runs in. */
   readonly container: string;
-  /** Whether sessions sleep; only of sessions. */
+  /** The kubelet queries the registry every few seconds while a Pod is parked, because of the session container. */
+  readonly pullsAlways: boolean;
+  /** The kubelet pulls the session container's image repeatedly while a Pod is parked. */
+  readonly pullsAgain: boolean;
+  /** How free Pods wait; only of sessions. */
+  readonly parking?: ParkingChoice;
   readonly sleep?: SleepChoice | null;
   /** The path of the template in the spec, for messages. */
   readonly field: "spec.sessions.template" | "spec.workers.template";

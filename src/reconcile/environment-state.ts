@@ -13,6 +13,7 @@ import type { SessionPoint } from "../protocol/points.ts";
 import type { SessionView } from "../protocol/session-view.ts";
 import type { HintedQueue } from "../queue/hints.ts";
 import type { Precedence } from "../queue/precedence.ts";
+import { type AbilityCheck, parkingCheck, sleepCheck } from "./ability-check.ts";
 import type {
   CheckedTemplate,
   EnvironmentLook,
@@ -23,11 +24,10 @@ import type {
 import { ENVIRONMENTS, EnvironmentFinalizer } from "./finalizer.ts";
 import { KeyKeeper } from "./key-keeper.ts";
 import { KeyedClient } from "./keyed-client.ts";
-import { type ModeContext, runtimeOf, templateOf } from "./modes.ts";
+import { type ModeContext, type Refused, runtimeOf, templateOf } from "./modes.ts";
 import { PolicyKeeper } from "./policy-keeper.ts";
 import type { ReconcilePoint, ReconcilerOptions } from "./reconciler-options.ts";
 import { ReportPace } from "./report-pace.ts";
-import { SleepCheck } from "./sleep-check.ts";
 import { StatusWriter } from "./status-writer.ts";
 import { TemplateChecker } from "./template-check.ts";
 
@@ -48,7 +48,8 @@ export interface EnvironmentState {
   readonly policy: PolicyKeeper;
   readonly key: KeyKeeper;
   readonly templateChecker: TemplateChecker;
-  readonly sleepCheck: SleepCheck;
+  readonly parkingCheck: AbilityCheck;
+  readonly sleepCheck: AbilityCheck;
   /** How soon the reconciler handles a change that the loops report. */
   readonly pace: ReportPace;
   /** For an observer. */
@@ -109,7 +110,11 @@ export function newEnvironmentState(
     announce,
     precedence: () => precedence(state),
     streamBudgets: options.streamBudgets,
-    sleepRefused: () => state.sleepCheck.refused,
+    refused: () => refusedOf(state),
+    shellFailed: (message, isForMoment = false) => {
+      state.parkingCheck.failed(message, state.environment, isForMoment);
+      onChange(pace);
+    },
     sleepFailed: (message, isForMoment = false) => {
       state.sleepCheck.failed(message, state.environment, isForMoment);
       onChange(pace);
@@ -134,7 +139,7 @@ export function newEnvironmentState(
     points,
     hinted,
     environment,
-    template: templateOf(environment, null),
+    template: templateOf(environment, { shell: null, sleep: null }),
     work: new KeyedClient({
       ...options,
       found: environment,
@@ -149,12 +154,18 @@ export function newEnvironmentState(
     }),
     policy: new PolicyKeeper({ ...options, points, logger: context.logger, facts: options.network }),
     key: new KeyKeeper({ ...options, points, loops: () => state.runtime }),
-    sleepCheck: new SleepCheck({ ...options, points, found: environment.status }),
+    parkingCheck: parkingCheck({ ...options, points, found: environment.status }),
+    sleepCheck: sleepCheck({ ...options, points, found: environment.status }),
     templateChecker: new TemplateChecker({ ...options, points, name }),
     pace,
     source: { look: () => look(state), sessions: () => state.runtime.sessions() },
   };
   return state;
+}
+
+/** What can't be had in this cluster, or with this image. */
+export function refusedOf({ parkingCheck, sleepCheck }: EnvironmentState): Refused {
+  return { shell: parkingCheck.refused, sleep: sleepCheck.refused };
 }
 
 /** Turns announcements about an Environment or its Pods into Events, and passes warnings to the observer. */

@@ -13,11 +13,16 @@ import type { EnvironmentFinalizer } from "./finalizer.ts";
 
 /** What both modes need, and the caches of each. */
 export type ModeContext = Omit<RuntimeContext, "template" | "points"> & {
-  /** Why the sessions of new Pods can't sleep (pods/sleep-choice.ts); null: they can. */
-  readonly sleepRefused: () => string | null;
+  readonly refused: () => Refused;
   readonly points: Points;
   readonly workers: WorkersCaches;
 };
+
+/** Why Pods can't wait in a shell, and why their sessions can't sleep (pods/parking.ts); null: they can. */
+export interface Refused {
+  readonly shell: string | null;
+  readonly sleep: string | null;
+}
 
 /** An Environment's mode, and its maximum number of Pods or workers. */
 export function modeOf({ spec }: Environment): { readonly mode: "Sessions" | "Workers"; readonly max: number } {
@@ -28,16 +33,19 @@ export function modeOf({ spec }: Environment): { readonly mode: "Sessions" | "Wo
 
 /**
  * The template that the Environment's spec has now.
- * @param sleepRefused by default as the status says: commands don't find it out
+ * @param refused by default as the status says: commands don't find it out
  */
-export function templateOf(environment: Environment, sleepRefused = refusedByStatus(environment)): CheckedTemplate {
+export function templateOf(environment: Environment, refused: Refused = refusedByStatus(environment)): CheckedTemplate {
   return environment.spec.workers
     ? workerTemplateOf(environment)
-    : { ...sessionTemplateOf(environment, sleepRefused), field: "spec.sessions.template" };
+    : { ...sessionTemplateOf(environment, refused), field: "spec.sessions.template" };
 }
 
-function refusedByStatus({ status }: Environment): string | null {
-  return status?.sleep?.enabled === false ? status.sleep.message : null;
+function refusedByStatus({ status }: Environment): Refused {
+  return {
+    shell: status?.parking?.mode === "Key" ? status.parking.message : null,
+    sleep: status?.sleep?.enabled === false ? status.sleep.message : null,
+  };
 }
 
 /** The loops of an Environment, for the mode that its spec names. The mode never changes. */
@@ -50,7 +58,7 @@ export function runtimeOf(
   return environment.spec.workers
     ? workersRuntime(context, finalizer, onChange)
     : new SessionsRuntime(
-        { ...context, template: () => sessionTemplateOf(context.environment(), context.sleepRefused()) },
+        { ...context, template: () => sessionTemplateOf(context.environment(), context.refused()) },
         finalizer,
         onChange,
       );
@@ -67,12 +75,13 @@ function workersRuntime(context: ModeContext, hold: EnvironmentFinalizer, onChan
 }
 
 const workerTemplateOf = oncePerEnvironment(workerTemplate);
-const sessionTemplatesOf = oncePerEnvironment(() => new Map<string | null, SessionTemplate>());
+const sessionTemplatesOf = oncePerEnvironment(() => new Map<string, SessionTemplate>());
 
-function sessionTemplateOf(environment: Environment, sleepRefused: string | null): SessionTemplate {
+function sessionTemplateOf(environment: Environment, { shell, sleep }: Refused): SessionTemplate {
   const made = sessionTemplatesOf(environment);
-  const template = made.get(sleepRefused) ?? sessionTemplate(environment, sleepRefused);
-  made.set(sleepRefused, template);
+  const key = JSON.stringify([shell, sleep]);
+  const template = made.get(key) ?? sessionTemplate(environment, shell, sleep);
+  made.set(key, template);
   return template;
 }
 

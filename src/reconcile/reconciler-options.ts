@@ -69,6 +69,7 @@ export interface ReconcilerOptions {
 export const RECONCILE_POINTS = {
   "reconcile.read-key": "reads the Secret with the environment key. Details: usable",
   "reconcile.check-template": "creates a Pod of the template as a dry run. Details: accepted",
+  "reconcile.check-attach": "reads whether the operator may attach, with a request for a Pod that does not exist",
   "reconcile.check-turns": "reads whether the operator may add turns, with a request for a Pod that does not exist",
   "reconcile.write-status": "writes the Environment's status",
   "policy.read": "reads the NetworkPolicy",

@@ -37,6 +37,7 @@ export interface StatusParts {
   /** Null: not read; the status keeps the last value. */
   readonly queue: EnvironmentStatus["queue"] | null;
   readonly sessions: EnvironmentStatus["sessions"] | null;
+  readonly parking?: EnvironmentStatus["parking"];
   readonly sleep?: EnvironmentStatus["sleep"];
   readonly workers?: EnvironmentStatus["workers"];
   /** Omitted: not counted; the status keeps the last count. */
@@ -185,6 +186,7 @@ export class StatusWriter {
       conditions: withKstatus(conditions, nowIso, parts.unfinished),
       ...(parts.queue ? { queue: parts.queue } : this.#written?.queue ? { queue: this.#written.queue } : {}),
       ...(parts.sessions ? { sessions: parts.sessions } : {}),
+      ...(parts.parking ? { parking: parts.parking } : {}),
       ...(parts.sleep ? { sleep: parts.sleep } : {}),
       ...(parts.workers ? { workers: parts.workers } : {}),
       ...workspacesOf(parts.workspaces ?? this.#written?.workspaces),
@@ -264,6 +266,7 @@ function turned(status: EnvironmentStatus, before: EnvironmentStatus | null): bo
   const essence = (of: EnvironmentStatus | null) =>
     JSON.stringify([
       of?.observedGeneration,
+      of?.parking?.failure,
       of?.sleep?.failure,
       (of?.conditions ?? []).map((condition) => [
         condition.type,
@@ -290,7 +293,7 @@ function sorted(value: unknown): unknown {
 }
 
 /** Parts of a status with fields that can disappear while the part stays. */
-const WITH_OPTIONAL_FIELDS = ["queue", "sleep"] as const;
+const WITH_OPTIONAL_FIELDS = ["queue", "parking", "sleep"] as const;
 
 /** Sets removed fields to null, because a merge patch keeps what it does not name. */
 function withRemovals(status: EnvironmentStatus, before: EnvironmentStatus | null): Record<string, unknown> {

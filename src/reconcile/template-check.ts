@@ -1,4 +1,5 @@
 import type { Verdict } from "../api/conditions.ts";
+import { sessionContainerPath } from "../api/parking-needs.ts";
 import { pathText, problemList } from "../api/problems.ts";
 import { reservedLimits } from "../api/safe-defaults.ts";
 import { backoffCeiling } from "../core/backoff.ts";
@@ -15,7 +16,7 @@ import {
   isQuotaExceeded,
   KubeApiError,
 } from "../kube/errors.ts";
-import { PODS, type Pod } from "../kube/resource.ts";
+import { PODS, type Pod, type PodSpec } from "../kube/resource.ts";
 import {
   answeredProblems,
   type FieldProblem,
@@ -32,6 +33,10 @@ import type { ReconcilePoint } from "./reconciler-options.ts";
 export interface TemplateVerdict extends Verdict {
   readonly accepted: boolean;
   readonly final: boolean;
+}
+
+function alwaysPulls({ written }: CheckedTemplate): string {
+  return `${sessionContainerPath(written)}.imagePullPolicy: with Always, the kubelet contacts the registry every few seconds while a Pod waits; use IfNotPresent and a fixed tag`;
 }
 
 /**
@@ -81,7 +86,7 @@ async function dryRuns(
   rendered: Pod,
 ): Promise<{ readonly verdict: TemplateVerdict; readonly problems: readonly string[] }> {
   const first = await answerTo(kube, rendered);
-  if (first === null) return { verdict: accepted(template), problems: [] };
+  if ("created" in first) return { verdict: accepted(template, first.created), problems: [] };
   const { name = "", namespace = "" } = rendered.metadata;
   const verdictOn = (error: unknown) => refused(error, apiErrorText(error, name), namespace, template);
   const found: FieldProblem[] = [];
@@ -93,7 +98,7 @@ async function dryRuns(
     pod = isInvalid(error) ? null : withoutFields(pod, named);
     if (pod === null) break;
     const next = await answerTo(kube, pod);
-    if (next === null) break;
+    if ("created" in next) break;
     error = next.error;
   }
   const verdict = verdictOn(first.error);
@@ -104,14 +109,16 @@ async function dryRuns(
   return { verdict: { ...verdict, message: problemList(problems) }, problems };
 }
 
-/** The API server's refusal of a Pod; null: it would create the Pod. */
-async function answerTo(kube: KubeClient, pod: Pod): Promise<{ readonly error: unknown } | null> {
+/** The Pod that the API server would create; null: only the quota has no room for it. */
+async function answerTo(
+  kube: KubeClient,
+  pod: Pod,
+): Promise<{ readonly created: Pod | null } | { readonly error: unknown }> {
   try {
-    await kube.create(PODS, pod, { dryRun: true, fieldValidation: "Strict" });
-    return null;
+    return { created: await kube.create(PODS, pod, { dryRun: true, fieldValidation: "Strict" }) };
   } catch (error) {
     // Quota is checked after validation, so the template is valid. Creating Pods will report a full quota.
-    return isQuotaExceeded(error) ? null : { error };
+    return isQuotaExceeded(error) ? { created: null } : { error };
   }
 }
 
@@ -135,9 +142,15 @@ export function dryRunName(environment: string): string {
   return `berth-${environment.replaceAll(".", "-")}-template`;
 }
 
-/** The verdict on a template that the API server accepts. */
-export function accepted({ field, written }: CheckedTemplate): TemplateVerdict {
-  const warnings = field === "spec.sessions.template" ? reservedLimits(written, field) : [];
+/** @param pod the Pod that the API server would create; null: not known */
+export function accepted(template: CheckedTemplate, pod: Pod | null): TemplateVerdict {
+  // Whatever answers must not stop the reconciler, so nothing of the answer is taken for granted.
+  const { containers = [] }: Partial<PodSpec> = (pod as Partial<Pod> | null)?.spec ?? {};
+  const made = containers.find(({ name }) => name === template.container);
+  // Admission may set it (AlwaysPullImages).
+  const pullsAlways = template.pullsAlways || (template.pullsAgain && made?.imagePullPolicy === "Always");
+  const reserved = template.field === "spec.sessions.template" ? reservedLimits(template.written, template.field) : [];
+  const warnings = [...(pullsAlways ? [alwaysPulls(template)] : []), ...reserved];
   const verdict = { accepted: true, final: true };
   if (warnings.length > 0) return { ...verdict, reason: "AcceptedWithWarning", message: problemList(warnings) };
   return { ...verdict, reason: "Accepted", message: "the API server accepts Pods of the template" };

@@ -6,6 +6,7 @@ import { DRAIN_GRACE, type Timing } from "../core/timing.ts";
 import { isNotFound } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import { isSessionPodOf } from "../pods/own-pods.ts";
+import { parkingOf } from "../pods/pod-gate.ts";
 import { readPodState } from "../pods/pod-state.ts";
 import { hasTurns } from "../pods/turns.ts";
 import type { Claim } from "../protocol/claim.ts";
@@ -65,7 +66,7 @@ export class ClaimFacts {
     const clusterMs = this.#context.kube.now();
     const podGoneByMs = pod ? goneByMs(pod, nowMs - clusterMs, this.#context.timing) : null;
     let state: Facts["pod"] = pod ? readSessionState(claim, asAssigned(this.#context, claim, pod)) : { is: "gone" };
-    const waitsForLine = pod !== undefined && isWaiting(claim, state);
+    const waitsForLine = pod !== undefined && isWaiting(claim, pod, state);
     if (waitsForLine) state = { is: "parked" };
     // The cache does not show yet that the Pod is assigned.
     else if (state.is === "parked" && claim.record.delivery === "done")
@@ -146,15 +147,14 @@ export class ClaimFacts {
 /** The Pod's state. A container that ended before this process sent its line never started the program. */
 function readSessionState({ record, turn }: Claim, pod: Pod): Facts["pod"] {
   const state = readPodState(pod, turn);
-  const isOpened = record.openedMs !== null || record.openingSent;
-  const isUnsent = !isOpened || (record.openedAtMs !== null && record.deliverySentMs === null);
-  if (state.is !== "ended" || !isUnsent) return state;
+  const isUnsent = record.openedAtMs !== null && record.deliverySentMs === null;
+  if (state.is !== "ended" || parkingOf(pod) === "Key" || !isUnsent) return state;
   return { ...state, end: { ...state.end, startedAtMs: null } };
 }
 
 /** Whether the container runs only to wait for its line: the session counts from its delivery. */
-function isWaiting({ record: { delivery } }: Claim, state: Facts["pod"]): boolean {
-  return delivery !== "done" && (state.is === "parked" || state.is === "running");
+function isWaiting({ record: { delivery } }: Claim, pod: Pod, state: Facts["pod"]): boolean {
+  return parkingOf(pod) !== "Key" && delivery !== "done" && (state.is === "parked" || state.is === "running");
 }
 
 /** The monotonic time by which a Pod that is being deleted must be gone; null if it is not being deleted. */

@@ -5,9 +5,12 @@ import { errorText } from "../core/errors.ts";
 import type { ServerTime } from "../core/server-time.ts";
 import type { Secret } from "../kube/resource.ts";
 import { templateHashOf } from "../pods/own-pods.ts";
+import { parkingOf } from "../pods/pod-gate.ts";
+import { readPodState } from "../pods/pod-state.ts";
 import { hasTurns, podOfSlot } from "../pods/turns.ts";
 import type { Pool } from "../pool/pool.ts";
 import type { Claim } from "../protocol/claim.ts";
+import { noteStarted } from "../protocol/claim-observed.ts";
 import { noteJournal } from "../protocol/claim-record.ts";
 import { type ClaimTable, newClaim } from "../protocol/claim-table.ts";
 import type { SessionContext } from "../protocol/context.ts";
@@ -125,6 +128,12 @@ function recoverSecret(context: SessionContext, into: Recovered, secret: Secret)
     templateHash: known ? templateHashOf(known) : "",
   });
   noteJournal(claim, journal, context.clock.monotonic());
+  // The earlier process has already reported the start, so only record it. A waiting shell or program may not have
+  // started.
+  const isKnown = known?.metadata.uid === journal.podUid && journal.opened && parkingOf(known) === "Key";
+  const state = isKnown ? readPodState(known) : null;
+  if (state?.is === "running") noteStarted(claim, state.startedAtMs);
+  if (state?.is === "ended") noteStarted(claim, state.end.startedAtMs);
   claims.add(claim);
   const { use, lease, opened, acknowledgedAt } = journal;
   context.points.note("recover.take-up", ofClaim(claim), { use, lease, opened, acknowledgedAt });

@@ -8,6 +8,7 @@ import { errorText } from "../core/errors.ts";
 import { isConflict, isForbidden, isInvalid, isNotFound, KubeApiError } from "../kube/errors.ts";
 import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
 import { deletePod } from "../pods/delete.ts";
+import { parkingOf } from "../pods/pod-gate.ts";
 import { readPodState } from "../pods/pod-state.ts";
 import { sleepMsOf } from "../pods/sleep-mark.ts";
 import { hasTurns, livesOn, MOST_TURNS } from "../pods/turns.ts";
@@ -202,9 +203,10 @@ export class SessionLoop {
       return Math.max(0, (this.#spared.get(claim) ?? 0) - this.#context.clock.monotonic());
     const leavesWayMs = leavesWayUntil(step, claim);
     if (leavesWayMs === null) return 0;
+    const lateMs = step.do === "touch" ? (claim.record.touchedMs ?? 0) + this.#recorder.starts.patienceMs : 0;
     // Nothing is claimed during a drain, so there is nothing to give way to.
     const isRush = !this.#facts.isDraining && this.#claimPriority.isRush;
-    return isRush ? Math.max(0, leavesWayMs - this.#context.clock.monotonic()) : 0;
+    return Math.max(0, Math.max(lateMs, isRush ? leavesWayMs : 0) - this.#context.clock.monotonic());
   }
 
   /** Reads what the next step is decided on. @throws KubeApiError when a live read of the Pod is needed and fails. */
@@ -377,7 +379,7 @@ export class SessionLoop {
     }
   }
 
-  /** A failed touch delays the session, and is tried again. */
+  /** A failed touch delays the session but does not block it: the kubelet starts the container without it. */
   async #touch(claim: Claim, pod: Pod): Promise<void> {
     const { clock, holds, logger } = this.#context;
     try {
@@ -394,14 +396,16 @@ export class SessionLoop {
 
   async #open(claim: Claim, acknowledgedAt: string, pod: Pod | undefined): Promise<void> {
     const { clock } = this.#context;
-    const opening = openSecret(this.#context, claim, acknowledgedAt, pod !== undefined).then(() =>
+    const waitsForLine = pod !== undefined && parkingOf(pod) !== "Key";
+    const opening = openSecret(this.#context, claim, acknowledgedAt, waitsForLine).then(() =>
       noteOpened(claim, acknowledgedAt, { nowMs: clock.monotonic(), wallMs: clock.now() }),
     );
     // Neither patch starts the container, so they need no order: the line is sent after both. A woken Pod is assigned
     // after its line: the patch of a Pod with many turns keeps the API server busy.
-    const touching = pod && claim.turn <= 1 ? this.#touch(claim, pod) : undefined;
+    const touching = waitsForLine && claim.turn <= 1 ? this.#touch(claim, pod) : undefined;
     const [opened] = await Promise.allSettled([opening, touching]);
     if (opened.status === "rejected") throw opened.reason;
+    if (pod && !waitsForLine) await this.#touch(claim, pod);
     if (pod) this.#recorder.opened(claim);
   }
 
@@ -421,13 +425,13 @@ export class SessionLoop {
       this.#facts.isDraining && claim.record.journal.lease === "Operator" ? Math.floor(graceMs / SECOND_MS) : undefined;
     // The Pod of a session that sleeps meanwhile must stay, so the deletion of a Pod with turns names what was read (M).
     const how = { graceSeconds: grace, asRead: hasTurns };
-    const isOver = (live: Pod) => !sameState(asAssigned(this.#context, claim, live), claim.turn);
+    const isOver = (live: Pod) => !sameState(asAssigned(this.#context, claim, live), step, claim.turn);
     const against = await deletePod(this.#context, target, isOver, how);
     // The cache was stale. The watch will bring the current state.
     if (against) throw new Error(`the Pod has changed: ${readPodState(against).is}`);
     decideEnding(claim, step.why, step.message);
     // A waiting container may still read a line that is on its way, so its end must be seen.
-    if (step.why === "StartFailed" && !pod) {
+    if (step.why === "StartFailed" && !(pod && parkingOf(pod) !== "Key")) {
       this.#recorder.ended(claim, { ...NOT_SEEN, cause: "StartFailed", message: step.message });
     }
   }

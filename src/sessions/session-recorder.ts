@@ -4,6 +4,7 @@ import { SECOND_MS } from "../core/clock.ts";
 import { isLater } from "../core/text.ts";
 import type { Timing } from "../core/timing.ts";
 import type { Pod } from "../kube/resource.ts";
+import { parkingOf } from "../pods/pod-gate.ts";
 import { type End, LATE_CAUSES } from "../pods/pod-state.ts";
 import type { Start } from "../pods/starts.ts";
 import { type Claim, isReacknowledged } from "../protocol/claim.ts";
@@ -41,6 +42,8 @@ export class SessionRecorder {
   readonly #context: SessionContext;
   readonly #sleeps: SleepReport;
   readonly #onServed: () => void;
+  /** How long containers of this Environment take to start. */
+  readonly starts = new StartTimes();
 
   /** @param onServed called when a session has served for which claims of its template were held back. */
   constructor(context: SessionContext, sleeps: SleepReport, onServed: () => void) {
@@ -86,8 +89,9 @@ export class SessionRecorder {
     awaitAnswer(claim, this.#context.clock.monotonic());
     if (claim.observed.startedAtMs !== null || startedAtMs === null || !claim.record.journal.opened) return;
     noteStarted(claim, startedAtMs);
-    if (pod && wasReported(claim)) return;
+    if (pod && wasReported(claim, pod)) return;
     const { metrics, labels, clock } = this.#context;
+    if (claim.record.touchedMs !== null) this.starts.note(clock.monotonic() - claim.record.touchedMs);
     metrics.sessionsStarted.inc(labels);
     const woken = this.#sleeps.started(claim.record.journal.sessionId, pod);
     const queuedAt = Date.parse(claim.record.journal.queuedAt);
@@ -234,6 +238,34 @@ function descriptionOf(reason: EndReason): string {
  * Whether an earlier process sent the line. It has reported the start, unless it ended right then: a start is reported
  * at most once.
  */
-function wasReported({ record: { openedAtMs, deliverySentMs } }: Claim): boolean {
-  return openedAtMs === null && deliverySentMs === null;
+function wasReported({ record: { openedAtMs, deliverySentMs } }: Claim, pod: Pod): boolean {
+  return openedAtMs === null && deliverySentMs === null && parkingOf(pod) !== "Key";
+}
+
+/** Starts that the median is taken of. */
+const REMEMBERED = 16;
+/** A Pod is touched again once its container takes this many times the median: the kubelet likely missed the touch. */
+const PATIENCE = 2.5;
+/** Upper bound for slow nodes: without a touch, the kubelet checks the Pod after 10 to 15 s. */
+const LONGEST_MS = 4_000;
+
+/**
+ * How long recent containers took from the last touch of their Pod to their start. A touch that the kubelet missed must
+ * be repeated. But a slow kubelet has not missed it, and more touches would only burden it and the API server.
+ */
+export class StartTimes {
+  readonly #sinceTouchMs: number[] = [];
+
+  /** Records a start. @param sinceTouchMs the time since the last touch of the Pod */
+  note(sinceTouchMs: number): void {
+    this.#sinceTouchMs.push(sinceTouchMs);
+    if (this.#sinceTouchMs.length > REMEMBERED) this.#sinceTouchMs.shift();
+  }
+
+  /** How long to wait for a start before the Pod is touched again; 0 if no start was recorded. */
+  get patienceMs(): number {
+    const sorted = this.#sinceTouchMs.toSorted((one, other) => one - other);
+    const median = sorted[Math.floor(sorted.length / 2)] ?? 0;
+    return Math.min(LONGEST_MS, median * PATIENCE);
+  }
 }

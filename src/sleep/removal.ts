@@ -172,10 +172,12 @@ export class Removals {
    */
   async #finish(name: string, lock: Secret, removal: Removal): Promise<"removed" | "kept"> {
     const { slot, podUid } = removal;
-    const { kube, points, namespace } = this.#context;
+    const { kube, points, namespace, pods } = this.#context;
+    const pod = pods.get(name);
     const kept = (live: Pod) =>
       live.metadata.uid !== podUid || !HELD_BY_NONE.has(live.metadata.labels?.[LABEL_PHASE]) || slotOf(live) !== slot;
-    const against = await deletePod(this.#context, { by: "removal", name }, kept, { asRead: hasTurns });
+    const graceSeconds = pod ? graceOf(pod) : undefined;
+    const against = await deletePod(this.#context, { by: "removal", name }, kept, { graceSeconds, asRead: hasTurns });
     const result = against === null ? "removed" : "kept";
     const { sleep } = removal;
     removal.sleep = null;
@@ -216,3 +218,14 @@ const NO_ITEM = {
   polledFromMs: 0,
   polledUntilMs: 0,
 } as const;
+
+/**
+ * A Pod that waits for a key runs nothing, so it needs no grace period (0.4-1.1 s). If anything runs, including the
+ * waiting shell, the Pod gets its full grace period.
+ */
+function graceOf({ spec, status }: Pod): number | undefined {
+  const alone =
+    spec.containers.length === 1 && !spec.initContainers?.some(({ restartPolicy }) => restartPolicy === "Always");
+  const all = [...(status?.initContainerStatuses ?? []), ...(status?.containerStatuses ?? [])];
+  return alone && !all.some(({ state }) => state?.running) ? 0 : undefined;
+}

@@ -37,6 +37,9 @@ export interface WorkerTemplate {
   /** The template as written in the spec. */
   readonly written: PodTemplate;
   readonly isolation: Isolation | undefined;
+  /** Workers do not park, so each pulls its image once. */
+  readonly pullsAlways: false;
+  readonly pullsAgain: false;
   /** The field to fix. */
   readonly field: "spec.workers.template";
   readonly deploymentName: string;
@@ -75,6 +78,8 @@ export function workerTemplate(environment: Environment): WorkerTemplate {
     needs,
     written: template,
     isolation,
+    pullsAlways: false,
+    pullsAgain: false,
     field: "spec.workers.template",
     deploymentName,
     render: (podName) => ({

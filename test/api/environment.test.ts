@@ -20,7 +20,6 @@ describe("defaults", () => {
       sessions: {
         maxConcurrent: 5,
         warm: 0,
-        preload: false,
         workspace: { type: "Ephemeral", mountPath: "/workspace", retainSeconds: 604_800 },
         lease: "Worker",
         credential: "WorkSecret",
@@ -53,7 +52,7 @@ describe("defaults", () => {
           policies: [],
         },
       },
-      template: { spec: { containers: [{ name: "worker", image: "worker:1" }] } },
+      template: podTemplate(),
     });
   });
 
@@ -94,7 +93,7 @@ describe("rules", () => {
       expect(classOf(result.ok ? result.environment : null)).toBe(named);
       expect(classOf(isolated(parsed(raw), classes))).toBe(named);
     }
-    const running = parseForRunning(stored(sessionsSpec({ isolation })), classes);
+    const running = parseForRunning(stored(sessionsSpec({ isolation, parking: "Shell" })), classes);
     expect(running?.spec.sessions?.template.spec.runtimeClassName).toBe(named);
   });
 
@@ -105,7 +104,7 @@ describe("rules", () => {
   });
 
   test.each<[string, Json]>([
-    ["a template that can't wait in a shell", sessionsSpec({ template: podTemplate({ os: { name: "windows" } }) })],
+    ["a template that can't wait in a shell", sessionsSpec({ parking: "Shell" })],
     ["rules for the network", { ...sessionsSpec(), network: { egress: { cidrs: ["10.0.0.0/8", "none"] } } }],
   ])("has a spec for running sessions despite %s", (_what, spec) => {
     expect(parseEnvironment(stored(spec)).ok).toBe(false);
@@ -113,7 +112,7 @@ describe("rules", () => {
   });
 
   test("has none for running sessions with other problems, or without sessions", () => {
-    expect(parseForRunning(stored(sessionsSpec({ warm: -1 })))).toBeNull();
+    expect(parseForRunning(stored(sessionsSpec({ parking: "Init", warm: -1 })))).toBeNull();
     expect(parseForRunning(stored(workersSpec()))).toBeNull();
   });
 
@@ -127,54 +126,56 @@ describe("rules", () => {
   });
 });
 
-describe("a session container that can't wait for its session", () => {
+describe("parking", () => {
   const CONTAINER = "spec.sessions.template.spec.containers[0]";
   const withSession = (sessions: Json, container: Json = {}, podSpec: Json = {}) => {
     const containers = [{ name: "worker", image: "worker:1", command: ["worker"], ...container }];
     return problems(stored(sessionsSpec({ template: { spec: { ...podSpec, containers } }, ...sessions })));
   };
-  const NO_COMMAND = `${CONTAINER}.command: Berth starts the program by its command; set it to the Entrypoint and Cmd that docker image inspect shows`;
-  const early = (field: string) =>
-    `${CONTAINER}.${field}: it would run before the session's program starts; remove it, or set spec.sessions.preload: true`;
-  const EARLY: [string, Json][] = [
-    [early("livenessProbe"), { livenessProbe: {} }],
-    [early("startupProbe"), { startupProbe: {} }],
-    [early("lifecycle.postStart"), { lifecycle: { postStart: {} } }],
+  const NOT_IN_SHELL: [string, Json][] = [
+    [`${CONTAINER}.command is not set, and Berth does not know the image's entrypoint`, { command: undefined }],
+    [`${CONTAINER}.command is not set, and Berth does not know the image's entrypoint`, { command: [] }],
+    [`${CONTAINER}.livenessProbe would run while the container waits for its session`, { livenessProbe: {} }],
+    [`${CONTAINER}.startupProbe would run while the container waits for its session`, { startupProbe: {} }],
+    [`${CONTAINER}.lifecycle.postStart would run before the session is known`, { lifecycle: { postStart: {} } }],
   ];
   const refersTo = (field: string) =>
-    `${CONTAINER}.${field}: a variable such as $(ANTHROPIC_SESSION_ID) is not known when the container starts; read it in the program`;
-  const WINDOWS = "spec.sessions.template.spec: sessions need Linux nodes; use spec.workers for Windows";
-  const NEVER: [string, Json, Json?][] = [
-    [NO_COMMAND, { command: undefined }],
-    [NO_COMMAND, { command: [] }],
-    [`${CONTAINER}.tty: the session arrives on standard input; remove it`, { tty: true }],
-    [`${CONTAINER}.stdin: the session arrives on standard input; remove it`, { stdin: true }],
+    `${CONTAINER}.${field} refers to a variable such as $(ANTHROPIC_SESSION_ID), which is not known when the container starts`;
+  const NOT_BY_INPUT: [string, Json, Json?][] = [
+    [`${CONTAINER}.tty is true, and the session arrives on standard input`, { tty: true }],
+    [`${CONTAINER}.stdin is true, and the session arrives on standard input`, { stdin: true }],
     [refersTo("command"), { command: ["worker", "$(ANTHROPIC_SESSION_ID)"] }],
     [refersTo("args"), { args: ["--item=$(ANTHROPIC_WORK_ID)"] }],
     [refersTo("env"), { env: [{ name: "TOKEN", value: "$(ANTHROPIC_WORK_SECRET)" }] }],
     [refersTo("volumeMounts"), { volumeMounts: [{ name: "v", subPathExpr: "$(ANTHROPIC_SESSION_ID)" }] }],
-    [WINDOWS, {}, { os: { name: "windows" } }],
-    [WINDOWS, {}, { nodeSelector: { "kubernetes.io/os": "windows" } }],
+    ["the Pods run on Windows", {}, { os: { name: "windows" } }],
+    ["the Pods run on Windows", {}, { nodeSelector: { "kubernetes.io/os": "windows" } }],
   ];
 
-  test.each(NEVER)("is refused in a shell and preloaded: %s", (refusal, container, podSpec) => {
-    expect(withSession({}, container, podSpec)).toEqual([refusal]);
-    expect(withSession({ preload: true }, container, podSpec)).toEqual([refusal]);
+  test.each([...NOT_IN_SHELL, ...NOT_BY_INPUT])("Shell is refused: %s", (why, container, podSpec) => {
+    const refusal = `spec.sessions.parking: Shell is not possible: ${why}; change that, or set parking: Key`;
+    expect(withSession({ parking: "Shell" }, container, podSpec)).toEqual([refusal]);
+    expect(withSession({}, container, podSpec)).toEqual([]);
+    expect(withSession({ parking: "Key" }, container, podSpec)).toEqual([]);
   });
 
-  test.each(EARLY)("is refused only in a shell: %s", (refusal, container) => {
-    expect(withSession({}, container)).toEqual([refusal]);
-    expect(withSession({ preload: true }, container)).toEqual([]);
+  test.each(NOT_BY_INPUT)("Program is refused: %s", (why, container, podSpec) => {
+    const refusal = `spec.sessions.parking: Program is not possible: ${why}; change that, or set parking: Key`;
+    expect(withSession({ parking: "Program" }, container, podSpec)).toEqual([refusal]);
   });
 
-  test("may have variables that are known from the start, readiness probes and hooks before the end", () => {
+  test.each(NOT_IN_SHELL)("Program is accepted although Shell is not: %s", (_, container) => {
+    expect(withSession({ parking: "Program" }, container)).toEqual([]);
+  });
+
+  test("Shell accepts variables that are known from the start, readiness probes and hooks before the end", () => {
     const container = {
       args: ["$(ANTHROPIC_ENVIRONMENT_ID)", "$(ANTHROPIC_BASE_URL)"],
       readinessProbe: {},
       lifecycle: { preStop: {} },
       tty: false,
     };
-    expect(withSession({}, container, { os: { name: "linux" } })).toEqual([]);
+    expect(withSession({ parking: "Shell" }, container, { os: { name: "linux" } })).toEqual([]);
   });
 
   test("names the container of the session, not the first one", () => {
@@ -182,8 +183,8 @@ describe("a session container that can't wait for its session", () => {
       metadata: { annotations: { "kubectl.kubernetes.io/default-container": "worker" } },
       spec: { containers: [{ name: "proxy", command: ["proxy"] }, { name: "worker" }] },
     };
-    expect(problems(stored(sessionsSpec({ template })))).toEqual([
-      expect.stringContaining("spec.containers[1].command: Berth starts"),
+    expect(problems(stored(sessionsSpec({ template, parking: "Shell" })))).toEqual([
+      expect.stringContaining("spec.containers[1].command is not set"),
     ]);
   });
 });
@@ -266,14 +267,7 @@ describe("parseEnvironment", () => {
     const template = {
       metadata: { labels: { a: "b" }, finalizers: ["example.com/x"] },
       spec: {
-        containers: [
-          {
-            name: "worker",
-            command: ["worker"],
-            futureField: { deep: [1, null, { x: "y" }] },
-            env: [{ name: "A", future: 1 }],
-          },
-        ],
+        containers: [{ name: "worker", futureField: { deep: [1, null, { x: "y" }] }, env: [{ name: "A", future: 1 }] }],
         futureSpecField: [true],
       },
     };

@@ -3,9 +3,9 @@ import { type Environment, parseEnvironment } from "../../src/api/environment.ts
 
 export type Json = Record<string, unknown>;
 
-/** A minimal template of session Pods, with `extra` fields in its Pod spec. */
+/** A minimal template, with `extra` fields in its Pod spec. */
 export const podTemplate = (extra: Json = {}): Json => ({
-  spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }], ...extra },
+  spec: { containers: [{ name: "worker", image: "worker:1" }], ...extra },
 });
 
 /** `spec` of a minimal sessions Environment, with `sessions` fields replaced or added. */
@@ -20,7 +20,7 @@ export const sessionsSpec = (sessions: Json = {}, spec: Json = {}): Json => ({
 export const workersSpec = (workers: Json = {}, spec: Json = {}): Json => ({
   environmentId: "env_1",
   api: { keySecretRef: { name: "key" } },
-  workers: { maxReplicas: 5, template: { spec: { containers: [{ name: "worker", image: "worker:1" }] } }, ...workers },
+  workers: { maxReplicas: 5, template: podTemplate(), ...workers },
   ...spec,
 });
 

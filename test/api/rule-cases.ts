@@ -16,7 +16,7 @@ export interface RuleCase {
 
 const inTemplate = (template: Json) => sessionsSpec({ template });
 const withContainer = (extra: Json) =>
-  inTemplate({ spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"], ...extra }] } });
+  inTemplate({ spec: { containers: [{ name: "worker", image: "worker:1", ...extra }] } });
 const withAnnotations = (annotations: Json) => inTemplate({ metadata: { annotations }, ...podTemplate() });
 const withApi = (api: Json) =>
   sessionsSpec({}, { api: { keySecretRef: { name: "key" }, ...api }, network: { egress: { cidrs: [] } } });
@@ -36,7 +36,7 @@ const twoContainers = (sidecar: Json, session: Json) =>
     spec: {
       containers: [
         { name: "sidecar", image: "sidecar:1", ...sidecar },
-        { name: "worker", image: "worker:1", command: ["worker"], ...session },
+        { name: "worker", image: "worker:1", ...session },
       ],
     },
   });

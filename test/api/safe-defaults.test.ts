@@ -61,9 +61,11 @@ describe("a template that names only an image", () => {
     expect(JSON.stringify(podOf({}))).not.toMatch(/runAsUser|runAsGroup|fsGroup/);
   });
 
-  const template = { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] } };
+  const template = { spec: { containers: [{ name: "worker", image: "worker:1" }] } };
+  const withCommand = { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] } };
   test.each([
     ["a session's Pod", sessionTemplate(parsed(stored(sessionsSpec({ template })))).render("x")],
+    ["one that waits in a shell", sessionTemplate(parsed(stored(sessionsSpec({ template: withCommand })))).render("x")],
     ["a worker's Pod", workerTemplate(parsed(stored(workersSpec({ template })))).render("x")],
   ])("%s fits Pod Security restricted in all its containers", (_, { spec }) => {
     expect(spec).toMatchObject({

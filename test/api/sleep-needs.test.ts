@@ -58,6 +58,29 @@ describe("sessions can't sleep", () => {
     expect(keptFromSleep(withSession(container))).toBe(`${CONTAINER}.${field} ${REFUSED}`);
   });
 
+  test.each<[string, Json]>([
+    ["command is not set", { command: undefined }],
+    ["livenessProbe would run while the container waits for its session", { livenessProbe: {} }],
+    ["lifecycle.postStart would run before the session is known", { lifecycle: { postStart: {} } }],
+    ["tty is true, and the session arrives on standard input", { tty: true }],
+  ])("where a Pod can't wait in a shell: %s", (why, container) => {
+    expect(keptFromSleep(withSession(container))).toContain(`${CONTAINER}.${why}`);
+  });
+
+  test("with parking Key", () => {
+    expect(keptFromSleep(withSession({}, {}, { parking: "Key" }))).toBe(
+      "spec.sessions.parking: no session sleeps with Key; use Shell or Program, or remove the field",
+    );
+  });
+
+  test.each<[string, Json]>([
+    ["command is not set", { command: undefined }],
+    ["livenessProbe ", { livenessProbe: {} }],
+    ["ports is set", { ports: [{ containerPort: 8080 }] }],
+  ])("with parking Program where a shell could not start the program of a later item: %s", (why, container) => {
+    expect(keptFromSleep(withSession(container, {}, { parking: "Program" }))).toContain(`${CONTAINER}.${why}`);
+  });
+
   test("beside another regular container, wherever it is in the list", () => {
     const annotations = { "kubectl.kubernetes.io/default-container": "worker" };
     const beside = (containers: Json[]) =>
@@ -72,7 +95,8 @@ describe("sessions can't sleep", () => {
 describe("sessions can sleep", () => {
   test.each<[string, Json, Json?]>([
     ["with a command alone", {}],
-    ["with preload", {}, { preload: true }],
+    ["with parking Shell", {}, { parking: "Shell" }],
+    ["with parking Program", {}, { parking: "Program" }],
     ["with mounts of whole volumes", { volumeMounts: [{ name: "a", mountPath: "/a", subPath: "" }] }],
     [
       "with resources that bound the whole Pod",

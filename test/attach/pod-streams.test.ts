@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { ANNOTATION_PARKING } from "../../src/api/names.ts";
 import { PodStreams, type StreamBudget, StreamBudgets } from "../../src/attach/pod-streams.ts";
 import type { CallOptions, ObjectRef } from "../../src/kube/client.ts";
 import { LeadershipLostError } from "../../src/kube/errors.ts";
@@ -19,9 +20,10 @@ const FRAME = "\nberth1 1 x #end\n";
 const MOST_KEPT = 20;
 const MOST_AT_A_TIME = 8;
 
-const waiting = (name: string, uid = `${name}-uid`): Pod => {
+const waiting = (name: string, parking: string | null = "Shell", uid = `${name}-uid`): Pod => {
   const made = pod();
-  return { ...made, metadata: { ...made.metadata, name, uid } };
+  const annotations = { ...made.metadata.annotations, ...(parking === null ? {} : { [ANNOTATION_PARKING]: parking }) };
+  return { ...made, metadata: { ...made.metadata, name, uid, annotations } };
 };
 const some = (count: number) => Array.from({ length: count }, (_, n) => waiting(`pod-${n}`));
 
@@ -31,6 +33,7 @@ function streamsOf(budget = new StreamBudgets().waiting, asleepBudget = new Stre
   const metrics = createMetrics();
   const labels = { namespace: "agents", environment: "research" };
   const attached: { name: string; container: string; stream: FakeStream; timeoutMs: number | undefined }[] = [];
+  const failures: [message: string, isForMoment: boolean | undefined][] = [];
   let changes = 0;
   const on = {
     attach: (_name: string): Error | Promise<Error | undefined> | undefined => undefined,
@@ -56,6 +59,7 @@ function streamsOf(budget = new StreamBudgets().waiting, asleepBudget = new Stre
     {
       ...{ namespace: "agents", kube, clock, random: () => 0.5, logger: silentLogger, metrics, labels },
       streamBudgets: { waiting: budget, asleep: asleepBudget },
+      shellFailed: (message, isForMoment) => failures.push([message, isForMoment]),
     },
     () => {
       changes += 1;
@@ -67,7 +71,7 @@ function streamsOf(budget = new StreamBudgets().waiting, asleepBudget = new Stre
     return nextMs;
   };
   return {
-    ...{ streams, clock, budget, attached, on, keep },
+    ...{ streams, clock, budget, attached, failures, on, keep },
     changes: () => changes,
     names: () => attached.map(({ name }) => name),
     open: () => attached.filter(({ stream }) => stream.isOpen).map(({ name }) => name),
@@ -112,10 +116,17 @@ describe("a free Pod", () => {
     expect(attached).toMatchObject([{ name: "pod-0", container: "worker", timeoutMs: 5 * SECOND }]);
   });
 
+  test("that waits for a key is reachable at once, and gets no connection", async () => {
+    const { streams, keep, names } = streamsOf();
+    const byKey = waiting("pod-0", null);
+    await keep([byKey]);
+    expect([streams.isReachable(byKey), names()]).toEqual([true, []]);
+  });
+
   test("gets another proof if another Pod takes its name", async () => {
     const { streams, keep, names } = streamsOf();
-    await keep([waiting("pod-0")]);
-    const again = waiting("pod-0", "another-uid");
+    await keep([waiting("pod-0", "Program")]);
+    const again = waiting("pod-0", "Program", "another-uid");
     expect(streams.isReachable(again)).toBe(false);
     await keep([again]);
     expect([streams.isReachable(again), names()]).toEqual([true, ["pod-0", "pod-0"]]);
@@ -271,7 +282,7 @@ describe("connections ahead of time", () => {
 
 describe("an attach that fails", () => {
   test.each([
-    ["refused", 403, 2, "no; give the operator get and create on pods/attach (the chart's rbac.attach)"],
+    ["refused", 403, 2, "no; give the operator get and create on pods/attach (the chart's rbac.attach), or set"],
     ["answered with an error", 500, 4, "no; check the Pod and its node's kubelet"],
   ])("is reported with its fix if it is %s repeatedly", async (_what, status, times, said) => {
     const { streams, keep, on, clock } = streamsOf();
@@ -349,6 +360,38 @@ describe("an attach that fails", () => {
     expect(pods.map((each) => streams.isReachable(each))).toEqual([false, true]);
     expect(await keep(pods)).not.toBeNull();
   });
+
+  test.each([403, 405, 501])(
+    "three times in a row with HTTP %i means that Pods can't wait in a shell",
+    async (status) => {
+      const { keep, on, failures } = streamsOf();
+      on.attach = () => refusal(status, "No", "not here");
+      await keep(some(2));
+      expect(failures).toEqual([]);
+      await keep(some(5));
+      // The permission to attach may be granted later. A policy or a node does not change.
+      expect(failures).toEqual([["attaching to Pods is refused: not here", status === 403]]);
+    },
+  );
+
+  test("three times in a row is reported again if Pods are refused after a check of the right passed", async () => {
+    const { keep, on, failures } = streamsOf();
+    on.attach = () => refusal(403, "Forbidden", "not here");
+    await keep(some(4));
+    expect(failures).toHaveLength(1);
+    await keep(some(4).map(({ metadata }) => waiting(`later-${metadata.name}`)));
+    expect(failures).toHaveLength(2);
+  });
+
+  test("for another reason, or between successes, means nothing for other Pods", async () => {
+    const { keep, on, failures } = streamsOf();
+    on.attach = () => refusal(500, "InternalError", "no");
+    await keep(some(5));
+    on.attach = (name) => (name === "ok" ? undefined : refusal(403, "Forbidden", "no"));
+    await keep([...some(2).map(({ metadata }) => waiting(`more-${metadata.name}`)), waiting("ok")]);
+    await keep([waiting("last-1"), waiting("last-2")]);
+    expect(failures).toEqual([]);
+  });
 });
 
 describe("a delivery", () => {
@@ -385,7 +428,7 @@ describe("a delivery", () => {
     const { streams, keep, on, attached } = streamsOf();
     await keep([waiting("pod-0")]);
     on.send = starts;
-    await streams.deliver(waiting("pod-0", "another-uid"), FRAME, () => {});
+    await streams.deliver(waiting("pod-0", "Shell", "another-uid"), FRAME, () => {});
     expect(attached.map(({ stream }) => stream.sent)).toEqual([[], [FRAME]]);
   });
 
@@ -614,7 +657,7 @@ describe("the connections to sleeping Pods", () => {
     world.on.attach = () => undefined;
     await world.clock.advance(4 * FIRST_PAUSE_SECONDS * SECOND);
     expect(world.open()).toHaveLength(10);
-    expect([await world.gauge(), world.changes()]).toEqual([10, 0]);
+    expect([await world.gauge(), world.changes(), world.failures]).toEqual([10, 0, []]);
   });
 
   test.each([
@@ -728,6 +771,11 @@ describe("the node of a Pod that is claimed", () => {
     world.on.send = starts;
     expect(await world.streams.deliver(waiting("pod-0"), FRAME, () => {})).toBe("started");
     expect(world.attached.map(({ stream }) => stream.sent)).toEqual([[FRAME]]);
+  });
+
+  test("need not answer if the Pod waits for a key", async () => {
+    const world = streamsOf();
+    expect([await reach(world, waiting("pod-0", null)), world.names()]).toEqual([true, []]);
   });
 
   test("must answer again over a connection that an earlier claim has opened", async () => {

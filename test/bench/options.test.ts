@@ -26,7 +26,7 @@ test.each([
 test.each([
   ["pikup", /unknown scenario 'pikup'; use one or more of pickup, throughput/],
   ["--seed x", /whole number/],
-  ["--kinds shell,shel", /The names are shell, .*cold/],
+  ["--kinds shell,shel", /The names are key, .*shell/],
   ["--parts turn", /The names are sleeping, .*turns/],
   ["--gaps 5,x", /whole number/],
   ["--chek", /unknown option.*did you mean --check/is],

@@ -50,7 +50,7 @@ function everythingOn(): [Path, unknown][] {
   const switches = collectionsIn(defaults)
     .filter((path) => (at(path) as Tree)["enabled"] === false)
     .map((path): [Path, unknown] => [[...path, "enabled"], true]);
-  return [...switches, [["webhook", "secret"], "webhooks"]];
+  return [...switches, [["prometheusRule", "parkedPods"], true], [["webhook", "secret"], "webhooks"]];
 }
 
 const objectsOf = async (values: Values) => (await render(NAMESPACE, values)).objects;

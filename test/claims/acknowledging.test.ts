@@ -6,7 +6,7 @@ import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { KubeApiError, LeadershipLostError } from "../../src/kube/errors.ts";
 import type { Pod } from "../../src/kube/resource.ts";
 import { WorkApiError, type WorkErrorKind } from "../../src/work/errors.ts";
-import { assignedPod, pod } from "../pods/pods.ts";
+import { pod } from "../pods/pods.ts";
 import { type TurnsPod, turnsPod } from "../pods/turn-pods.ts";
 import { claimOf, JOURNAL } from "../protocol/claims.ts";
 import { fakeContext } from "../sessions/fake-context.ts";
@@ -117,7 +117,10 @@ describe("the live read of the Pod before an acknowledgement", () => {
   test.each([
     ["has the same name but another uid", parked({ uid: "another" })],
     ["is being deleted", parked({ deletionTimestamp: "2030-01-01T00:00:00Z" })],
-    ["is already running", assignedPod({}, { uid: JOURNAL.podUid })],
+    [
+      "is already running",
+      pod({ containerStatuses: [{ name: "worker", state: { running: {} } }] }, { metadata: { uid: JOURNAL.podUid } }),
+    ],
   ])("rejects a Pod that %s", async (_, live) => {
     expect(await readBy(() => live)).toMatchObject({ isParked: false, isRefused: false });
   });

@@ -6,11 +6,16 @@ import { type Json, parsed, podTemplate, sessionsSpec, stored } from "../api/env
 const podOf = (sessions: Json) =>
   sessionTemplate(parsed(stored(sessionsSpec({ template: podTemplate(), ...sessions })))).render("berth-research-x");
 const BY_SECRET = podOf({});
+const WITH_COMMAND = { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] } };
+const BY_LINE = podOf({ template: WITH_COMMAND, parking: "Shell" });
+const KEY_BY_LINE = podOf({ template: WITH_COMMAND, parking: "Shell", credential: "EnvironmentKey" });
 const BY_KEY = podOf({ credential: "EnvironmentKey" });
 
 describe("the credential of a Pod", () => {
   test.each([
     ["the item's secret", BY_SECRET, "secret", "key", "secret"],
+    ["the item's secret, in the line of a waiting shell", BY_LINE, "secret", "key", "secret"],
+    ["the environment key, in the line of a waiting shell", KEY_BY_LINE, "secret", "key", "key"],
     ["nothing when the item has no secret: never the key instead", BY_SECRET, "", "key", null],
     ["the environment key when the Pod was rendered for it", BY_KEY, "", "key", "key"],
     ["the environment key even if the item has a secret", BY_KEY, "secret", "key", "key"],

@@ -21,7 +21,7 @@ const waiting = (annotations: Record<string, string> = {}, env: { name: string; 
     {
       metadata: {
         ...{ name: "berth-research-x", namespace: "agents", uid: JOURNAL.podUid },
-        annotations: { "berth.dev/session-container": "worker", ...annotations },
+        annotations: { "berth.dev/session-container": "worker", "berth.dev/parking": "Shell", ...annotations },
       },
       spec: { containers: [{ name: "worker", env }] },
     },
@@ -70,11 +70,11 @@ describe("delivering a session", () => {
   test.each<[string, Pod]>([
     ["variables for a shell", waiting()],
     ["the environment key", waiting({ "berth.dev/credential": "EnvironmentKey" })],
-    ["an object for a program", waiting({ "berth.dev/preload": "true" })],
+    ["an object for a program", waiting({ "berth.dev/parking": "Program" })],
   ])("sends the ids and the credential that the Pod takes: %s", async (_, of) => {
     const { frames, result, verbs } = await deliver(kept(), of);
     const identity = { workId: "work_1", sessionId: "sesn_1", credential: "it's secret" };
-    expect(frames).toEqual([frameFor(of, identity)]);
+    expect(frames).toEqual([frameFor(of, "worker", identity)]);
     expect(frames[0]).toContain("work_1");
     expect([result, verbs]).toEqual(["started", []]);
   });

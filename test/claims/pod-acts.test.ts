@@ -11,7 +11,7 @@ import type { Claim } from "../../src/protocol/claim.ts";
 import { stopPatienceMs } from "../../src/protocol/facts.ts";
 import { isRefusal, WorkApiError } from "../../src/work/errors.ts";
 import { pod } from "../pods/pods.ts";
-import { acknowledged, JOURNAL, OURS, opened } from "../protocol/claims.ts";
+import { acknowledged, JOURNAL, OURS, opened, PARKED } from "../protocol/claims.ts";
 import { type Answer, FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
 import { claimSecret, fakeContext, noAnswer } from "../sessions/fake-context.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
@@ -108,21 +108,27 @@ describe("touching a Pod", () => {
     expect((await touch(sessionPod())).calls).toMatchObject([{ body: { metadata: { uid: JOURNAL.podUid } } }]);
   });
 
-  test("says since when it is assigned", async () => {
+  test.each([
+    ["Shell", true],
+    ["Program", true],
+    [undefined, false],
+  ])("says since when it is assigned if it waits for a line: parking %s", async (parking, says) => {
     const claim = opened({ deadlineSeconds: null });
-    const { calls } = await touch(sessionPod(), claim);
+    const of = sessionPod(parking === undefined ? {} : { annotations: { "berth.dev/parking": parking } });
+    const { calls } = await touch(of, claim);
     const now = new Date(new VirtualClock().now()).toISOString();
-    expect((calls[0]?.body as Pod | undefined)?.metadata.annotations).toMatchObject({ "berth.dev/assigned-at": now });
+    const annotations = (calls[0]?.body as Pod | undefined)?.metadata.annotations ?? {};
+    expect(annotations["berth.dev/assigned-at"]).toBe(says ? now : undefined);
     expect(claim.record).toMatchObject({ assigned: true, assignedAtMs: Date.parse(now) });
   });
 
   test("keeps the time of the first assignment, of this process or an earlier one", async () => {
     const earlier = "2029-12-31T23:00:00.000Z";
-    const annotations = { "berth.dev/assigned-at": earlier };
+    const annotations = { "berth.dev/parking": "Shell", "berth.dev/assigned-at": earlier };
     const said = async (of: Pod, claim: Claim) =>
       ((await touch(of, claim)).calls[0]?.body as Pod | undefined)?.metadata.annotations?.["berth.dev/assigned-at"];
     expect(await said(sessionPod({ annotations }), opened())).toBe(earlier);
-    const unseen = sessionPod({ annotations: {} });
+    const unseen = sessionPod({ annotations: { "berth.dev/parking": "Shell" } });
     expect(await said(unseen, opened({ assignedAtMs: Date.parse(earlier) }))).toBe(earlier);
   });
 
@@ -280,16 +286,23 @@ test("only a refusal that can't have taken effect counts as refused", () => {
   expect(isRefusal(noAnswer())).toBe(false);
 });
 
-test("a Pod is deleted for its claim until its container has ended", () => {
-  const annotations = { "berth.dev/assigned-at": new Date(0).toISOString() };
+test("a Pod whose container runs by now has not failed to start", () => {
+  const step = (why: "StartFailed" | "LeaseLost") => ({ do: "delete-pod", why, message: "" }) as const;
+  const running = pod({ containerStatuses: [{ name: "worker", state: { running: {} } }] });
+  expect(PARKED.is).toBe("parked");
+  expect(sameState(pod(), step("StartFailed"), 0)).toBe(true);
+  expect(sameState(running, step("StartFailed"), 0)).toBe(false);
+  expect(sameState(running, step("LeaseLost"), 0)).toBe(true);
+});
+
+test("a Pod that has not read its line has failed to start, although its container runs", () => {
+  const step = { do: "delete-pod", why: "StartFailed", message: "" } as const;
+  const annotations = { "berth.dev/parking": "Shell", "berth.dev/assigned-at": new Date(0).toISOString() };
   const of = (state: "running" | "terminated") =>
     pod(
       { containerStatuses: [{ name: "worker", state: { [state]: { exitCode: 1 } } }] },
       { metadata: { annotations } },
     );
-  expect([sameState(pod(), 0), sameState(of("running"), 0), sameState(of("terminated"), 0)]).toEqual([
-    true,
-    true,
-    false,
-  ]);
+  expect(sameState(of("running"), step, 0)).toBe(true);
+  expect(sameState(of("terminated"), step, 0)).toBe(false);
 });

@@ -265,6 +265,7 @@ describe("putting a session to sleep", () => {
 });
 
 test("a Pod is deleted for its claim's turn, and not once that has ended", () => {
+  const step = { do: "delete-pod", why: "LeaseLost", message: "" } as const;
   const live = podOf({ turns: { 1: ENDED, 2: RUNNING } });
-  expect([sameState(live, 1), sameState(live, 2)]).toEqual([false, true]);
+  expect([sameState(live, step, 1), sameState(live, step, 2)]).toEqual([false, true]);
 });

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { parse, parseAllDocuments, parseDocument, stringify } from "yaml";
 import { type Environment, parseEnvironment } from "../../src/api/environment.ts";
 import { asStored } from "../../src/commands/preview.ts";
-import type { KubeObject } from "../../src/kube/resource.ts";
+import type { KubeObject, Pod } from "../../src/kube/resource.ts";
 import { sessionTemplate } from "../../src/pods/pod-render.ts";
 import { type NetworkFacts, renderNetworkPolicy } from "../../src/reconcile/network-policy.ts";
 import { parseSettings } from "../../src/settings/config.ts";
@@ -80,6 +80,17 @@ describe("berth template", () => {
     ]);
   });
 
+  test("shows a session's values as references to the claim's Secret, never in clear text", async () => {
+    const input = await changed("minimal", ["sessions", "parking"], "Key");
+    const { out } = await cliRun(["template", "-f", "-", "-o", "json"], { input });
+    const pod: Pod = JSON.parse(out).items[0];
+    const secret = pod.spec.containers[0]?.env?.find(({ name }) => name === "ANTHROPIC_WORK_SECRET");
+    expect(secret).toEqual({
+      name: "ANTHROPIC_WORK_SECRET",
+      valueFrom: { secretKeyRef: { name: "berth-research-template", key: "work-secret" } },
+    });
+  });
+
   test("reads standard input, several documents, and Lists, and ignores other objects", async () => {
     const list = {
       apiVersion: "v1",
@@ -118,16 +129,22 @@ describe("berth template", () => {
   });
 
   test("warns of limits alone with what each Pod reserves while it waits, and still prints the Pod", async () => {
-    const container = {
-      name: "worker",
-      image: "worker:1",
-      command: ["worker"],
-      resources: { limits: { memory: "2Gi" } },
-    };
+    const container = { name: "worker", image: "worker:1", resources: { limits: { memory: "2Gi" } } };
     const input = await changed("minimal", [...TEMPLATE_SPEC, "containers", 0], container);
     const { code, out, err } = await cliRun(["template", "-f", "-"], { input });
     expect([code, out]).toEqual([0, expect.stringContaining("memory: 2Gi")]);
     expect(err.replace(NOTE, "")).toMatch(/^warning: AcceptedWithWarning: .* reserves 2Gi of memory, /);
+  });
+
+  test("warns of an image that is always pulled, and still prints the Pod", async () => {
+    const container = { name: "worker", image: "worker:1", imagePullPolicy: "Always" };
+    const input = await changed("minimal", [...TEMPLATE_SPEC, "containers", 0], container);
+    const { code, out, err } = await cliRun(["template", "-f", "-"], { input });
+    expect(code).toBe(0);
+    expect(out).toContain("imagePullPolicy: Always");
+    expect(err.replace(NOTE, "")).toMatch(
+      /^warning: AcceptedWithWarning: spec\.sessions\.template\.spec\.containers\[0\]\.imagePullPolicy: with Always, /,
+    );
   });
 });
 

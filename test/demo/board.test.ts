@@ -6,7 +6,7 @@ import { WorkerPods } from "../../demo/worker-pods.ts";
 import { bashScript } from "../../simulator/script.ts";
 import { type Simulator, startSimulator } from "../../simulator/simulator.ts";
 import type { Deployment, Pod, PodStatus } from "../../src/kube/objects.ts";
-import { SESSION } from "../pods/pods.ts";
+import { containerStatus, PREPARED, SESSION, waitingFor } from "../pods/pods.ts";
 import { turnsPod } from "../pods/turn-pods.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
@@ -113,21 +113,27 @@ const stop = (workId: string, token: string, id = environmentId) =>
 
 const running: PodStatus = { containerStatuses: [{ name: "worker", state: { running: {} } }] as never };
 
-/** A Pod; without a status its container waits in a shell. */
-function pod(name: string, phase: string, workId?: string, status: PodStatus = running): Pod {
+/** A Pod; without a status it waits for its key. */
+function pod(name: string, phase: string, workId?: string, status?: PodStatus): Pod {
   const annotations = workId === undefined ? {} : { "berth.dev/work-id": workId };
+  const waitsForKey = {
+    conditions: PREPARED,
+    containerStatuses: [containerStatus(SESSION, waitingFor(missing(name)))],
+  };
   return {
     metadata: { name, labels: { "berth.dev/phase": phase }, annotations },
     spec: { nodeName: "node-1", containers: [{ name: SESSION }] },
-    status,
+    status: status ?? waitsForKey,
   } as never;
 }
 
+const missing = (name: string) => `secret "${name}" not found`;
+
 /** A Pod whose shell waits, or whose program was given this work item. */
 function shellPod(name: string, workId?: string): Pod {
-  const made = pod(name, workId === undefined ? "warm" : "running", workId);
+  const made = pod(name, workId === undefined ? "warm" : "running", workId, running);
   const assigned = workId === undefined ? {} : { "berth.dev/assigned-at": "2026-01-01T00:00:00Z" };
-  made.metadata.annotations = { ...made.metadata.annotations, ...assigned };
+  made.metadata.annotations = { ...made.metadata.annotations, "berth.dev/parking": "Shell", ...assigned };
   return made;
 }
 
@@ -148,7 +154,7 @@ describe("a session on the board", () => {
     await clock.advance(100);
     pods.pod({ type: "updated", object: pod("berth-demo-abc", "running", workId) });
     await clock.advance(100);
-    pods.pod({ type: "updated", object: shellPod("berth-demo-abc", workId) });
+    pods.started(pod("berth-demo-abc", "running", workId, running));
     await beat(workId, token);
     await answer(track, token, "one\n");
     await clock.advance(1_000);
@@ -187,8 +193,8 @@ describe("a session on the board", () => {
     const { opened } = track.at;
     await clock.advance(500);
     pods.pod({ type: "updated", object: pod("p", "running", workId, running) });
-    pods.pod({ type: "updated", object: shellPod("p", workId) });
-    expect(track.at).toMatchObject({ opened });
+    pods.started(pod("p", "running", workId, running));
+    expect(track.at).toMatchObject({ opened, started: opened });
   });
 
   test("may be opened before its acknowledgement is seen", async () => {

@@ -17,12 +17,15 @@ describe("the early end", () => {
     }
   });
 
-  test("is immediate at a second signal, with a shell's exit code", () => {
+  test("is immediate at a second signal, with a shell's exit code, and prints what stays", () => {
     using ending = new Ending();
     const exit = vi.spyOn(process, "exit").mockImplementation((() => {}) as never);
+    const farewell = vi.fn();
+    ending.onAbrupt = farewell;
     try {
       ending.interrupt("SIGINT", 1_000);
       ending.interrupt("SIGTERM", 3_000);
+      expect(farewell).toHaveBeenCalledOnce();
       expect(exit).toHaveBeenCalledExactlyOnceWith(143);
     } finally {
       exit.mockRestore();

@@ -10,6 +10,7 @@ const DEFAULTS: DemoOptions = {
   workers: 3,
   seed: 1,
   scripted: false,
+  useCluster: false,
 };
 
 const GOOD: readonly (readonly [args: string, changed: Partial<DemoOptions>])[] = [
@@ -25,7 +26,7 @@ const GOOD: readonly (readonly [args: string, changed: Partial<DemoOptions>])[] 
   ["--workers 5", { workers: 5 }],
   ["--workers 0", { workers: 0 }],
   ["--scripted --workers 0", { scripted: true, rate: 2, workers: 0 }],
-  ["--seed 7", { seed: 7 }],
+  ["--seed 7 --use-cluster", { seed: 7, useCluster: true }],
   ["--warm 0", { warm: 0 }],
   // The default of the other flag adapts.
   ["--warm 20", { warm: 20, max: 20 }],
@@ -81,7 +82,7 @@ describe("parseArguments", () => {
     if (request.kind !== "help") throw new Error(`not help: ${request.kind}`);
     const page = await readFile(new URL("../../docs/demo.md", import.meta.url), "utf8");
     const documented = [...page.matchAll(/^\| `(--[a-z-]+)/gm)].map(([, flag]) => flag);
-    const flags = ["--for", "--rate", "--warm", "--max", "--workers", "--seed", "--scripted"];
+    const flags = ["--for", "--rate", "--warm", "--max", "--workers", "--seed", "--scripted", "--use-cluster"];
     expect(documented).toEqual(flags);
     for (const flag of flags) {
       expect(request.text).toContain(flag);

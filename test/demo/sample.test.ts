@@ -12,7 +12,7 @@ const VALUES: SampleValues = {
   WORKER: "/some where/it's/worker.mjs",
   MAX: 7,
 };
-const WARM: SampleValues = { ...VALUES, WARM: 3 };
+const PARKING: SampleValues = { ...VALUES, WARM: 3, PARKING: "Shell" };
 
 /** Fields that the API server adds. */
 const FROM_SERVER = { uid: "u", generation: 1, resourceVersion: "1", creationTimestamp: "2026-01-01T00:00:00Z" };
@@ -20,7 +20,7 @@ const FROM_SERVER = { uid: "u", generation: 1, resourceVersion: "1", creationTim
 const hole = (name: string) => ["${", name, "}"].join("");
 
 const CASES = [
-  [RESEARCH, WARM],
+  [RESEARCH, PARKING],
   [BATCH, VALUES],
 ] as const;
 

@@ -63,6 +63,7 @@ describe("the announcement", () => {
     about: "Kubernetes v1",
     namespace: "berth-demo",
     kubectl: "npm run cluster -- kubectl",
+    foreign: false,
   };
   const cluster = { ...own, kubeconfig: "/k" } as DemoCluster;
   const lines = (samples: readonly Sample[], more: Partial<DemoCluster> = {}, scripted = false) =>
@@ -90,5 +91,9 @@ describe("the announcement", () => {
     expect(one).toContain("kubectl get benv,pods -n berth-demo");
     expect(one).toContain("workers played by the simulated node");
     expect(one).not.toMatch(/batch|deployments/);
+  });
+
+  test("prints no kubeconfig for a cluster that the demo does not own", () => {
+    expect(lines([RESEARCH], { foreign: true }).join("\n")).not.toContain("KUBECONFIG");
   });
 });

@@ -38,7 +38,7 @@ describe("the rights of an operator", () => {
     expect(await check("create pods/attach in batch")).toMatchObject({
       status: "warn",
       message:
-        "service account berth-system/berth-operator may not create pods/attach in namespace batch: Berth cannot give Pods their sessions, so no session starts",
+        "service account berth-system/berth-operator may not create pods/attach in namespace batch: Pods cannot wait in a shell or in their program, so Environments that do not set parking use Key",
       fix: "Set the chart's rbac.attach=true, unless this is intended.",
     });
   });
@@ -63,7 +63,9 @@ describe("the rights of an operator", () => {
   test("cause one warning for all optional rights", async () => {
     expect(await check("get pods/attach in agents", "list nodes")).toMatchObject({
       status: "warn",
-      message: expect.stringMatching(/so no session starts; it also may not list nodes: Berth may claim Pods on/),
+      message: expect.stringMatching(
+        /Environments that do not set parking use Key; it also may not list nodes: Berth may claim Pods on/,
+      ),
       fix: "Set the chart's rbac.attach=true and features.nodes=true, unless this is intended.",
     });
   });

@@ -13,6 +13,7 @@ import {
   event,
   item,
   pod,
+  running,
   terminated,
   traces,
   waitingPod,
@@ -44,20 +45,16 @@ describe("the explanation", () => {
   });
 
   test("for a running session names Pod and node", () => {
-    const verdict = explanationOf(
-      traces({ pods: [waitingPod({ "berth.dev/assigned-at": at(4) })], claims: [claim()] }),
-    );
+    const verdict = explanationOf(traces({ pods: [pod(running(4))], claims: [claim()] }));
     expect(verdict).toMatchObject({ standing: "running", reason: null, fix: "Nothing to do." });
     expect(verdict.sentence).toBe(`It runs in Pod berth-research-x on node node-1, since ${at(4)}.`);
   });
 
   test("for a session that runs again ignores how it ended before", () => {
     const before = event("Failed", 2, "session session_1: it failed (work item work_0)");
-    expect(
-      explanationOf(
-        traces({ events: [before], pods: [waitingPod({ "berth.dev/assigned-at": at(4) })], claims: [claim()] }),
-      ).standing,
-    ).toBe("running");
+    expect(explanationOf(traces({ events: [before], pods: [pod(running(4))], claims: [claim()] })).standing).toBe(
+      "running",
+    );
   });
 
   test("for a container that does not start has the kubelet's reason", () => {
@@ -75,12 +72,7 @@ describe("the explanation", () => {
       reason: "KeyRejected",
       sentence: expect.stringContaining("Pod berth-research-x, which is deleted"),
     });
-    const ended = explanationOf(
-      traces({
-        pods: [pod(terminated(1, 2, 1, "Error"), "running", { "berth.dev/assigned-at": at(1) })],
-        claims: [claim()],
-      }),
-    );
+    const ended = explanationOf(traces({ pods: [pod(terminated(1, 2, 1, "Error"))], claims: [claim()] }));
     expect(ended).toMatchObject({ standing: "stopping", reason: null });
     expect(ended.sentence).toMatch(
       /^Its container has ended \(Failed: .*exit code 1\), and its work item is not settled/,
@@ -193,8 +185,8 @@ describe("the explanation", () => {
     });
   });
 
-  test("for a claimed Pod with preload says what waits: a shell, once its session has slept", () => {
-    const program = { "berth.dev/preload": "true" };
+  test("for a claimed Pod with parking Program says what waits: a shell, once its session has slept", () => {
+    const program = { "berth.dev/parking": "Program" };
     const sentenceOf = (of: Pod, turn: number) => {
       const prepared = { ...of, status: { ...of.status, conditions: PREPARED } };
       return explanationOf(traces({ pods: [prepared], claims: [{ ...claim({ opened: false }), turn }] })).sentence;
@@ -262,6 +254,17 @@ describe("the explanation", () => {
     expect(explanationOf(traces({ pods: [going] }))).toMatchObject({
       standing: "ended",
       sentence: "It slept in Pod berth-research-x, which is being deleted.",
+    });
+  });
+
+  test("for a Pod that waits for a key says that it is not a fault", () => {
+    const state = { waiting: { reason: "CreateContainerConfigError", message: 'secret "berth-research-x" not found' } };
+    const conditions = ["Initialized", "PodReadyToStartContainers"].map((type) => ({ type, status: "True" }));
+    const parked = pod({ phase: "Pending", conditions, containerStatuses: [{ name: "worker", state }] }, "warm");
+    expect(explanationOf(traces({ pods: [parked] }))).toMatchObject({
+      standing: "warm",
+      sentence:
+        "Pod berth-research-x serves no session: it waits for a key (CreateContainerConfigError), which is not a fault.",
     });
   });
 

@@ -22,7 +22,7 @@ export const SESSION_ID = "session_1";
 
 export function environment(conditions: readonly Partial<Condition>[] = [], example = "minimal"): Environment {
   const manifest = parse(readFileSync(join(ROOT, "examples/environments", `${example}.yaml`), "utf8"));
-  if (manifest.spec.sessions) delete manifest.spec.sessions.workspace;
+  if (manifest.spec.sessions) manifest.spec.sessions.parking = "Key";
   const parsed = parseEnvironment(asStored(manifest, "agents"));
   if (!parsed.ok) throw new Error(parsed.problems.join("\n"));
   const base = { status: "True", reason: "Ready", message: "", lastTransitionTime: at(0), observedGeneration: 1 };
@@ -56,7 +56,7 @@ export function pod(
 /** A Pod whose shell has waited since its first second, and perhaps was assigned to its session. */
 export function waitingPod(annotations: Record<string, string>): Pod {
   const isAssigned = "berth.dev/assigned-at" in annotations;
-  return pod(running(1), isAssigned ? "running" : "warm", { ...annotations });
+  return pod(running(1), isAssigned ? "running" : "warm", { "berth.dev/parking": "Shell", ...annotations });
 }
 
 /** A Pod whose turns started and ended at these seconds. The keeper runs since its first second. */

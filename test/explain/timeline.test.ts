@@ -44,8 +44,8 @@ describe("the timeline", () => {
         ],
       }),
     ).toEqual([
-      ...["pod-created", "pod-scheduled", "queued", "polled", "acknowledged", "warm", "delivered", "first-beat"],
-      ...["last-beat", "stop-requested", "container-ended", "stopped", "end-event", "ended"],
+      ...["pod-created", "pod-scheduled", "queued", "polled", "acknowledged", "container-started", "first-beat"],
+      ...["event", "last-beat", "stop-requested", "container-ended", "stopped", "end-event", "ended"],
     ]);
   });
 
@@ -97,8 +97,8 @@ describe("the timeline", () => {
     ]);
   });
 
-  test("tells that the first program waits itself with preload, and that all others wait in a shell", () => {
-    const told = timelineOf(traces({ pods: [awakePod({ "berth.dev/preload": "true" })] }));
+  test("tells that the first program waits itself with parking Program, and that all others wait in a shell", () => {
+    const told = timelineOf(traces({ pods: [awakePod({ "berth.dev/parking": "Program" })] }));
     expect(told.map(({ message }) => message)).toEqual(
       expect.arrayContaining([
         "turn 1 started, and its program waits",
@@ -153,7 +153,7 @@ describe("the timeline", () => {
     const started = pod(terminated(3, 3));
     const served = item({ state: "active", acknowledged_at: at(3.4), started_at: at(3.9) });
     expect(whats({ pods: [started], items: [served] })).toEqual([
-      ...["pod-created", "queued", "warm", "acknowledged", "first-beat", "container-ended"],
+      ...["pod-created", "queued", "acknowledged", "container-started", "first-beat", "container-ended"],
     ]);
   });
 

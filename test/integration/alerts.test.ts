@@ -12,7 +12,7 @@ import { type AlertRule, alertRules, ruleFiles, runTool, useMonitoringTools } fr
 const tools = useMonitoringTools();
 const rules = await alertRules();
 const FIXTURES = join(import.meta.dirname, "..", "fixtures", "alerts");
-const UNIT_TESTS = ["operator.yaml", "environments.yaml", "sessions.yaml"];
+const UNIT_TESTS = ["operator.yaml", "environments.yaml", "sessions.yaml", "parked-pods.yaml"];
 
 let dir: string;
 beforeAll(async () => {
@@ -72,16 +72,20 @@ describe("the alerts", () => {
 });
 
 describe("the chart's PrometheusRule", () => {
-  test("contains every alert as in its file, with its runbook URL, or without one by default", async () => {
-    const rendered = await renderedRules({ runbookUrl: "https://pages.example/runbooks/" });
+  test("contains every alert as in its file, with its runbook URL", async () => {
+    const rendered = await renderedRules({ parkedPods: true, runbookUrl: "https://pages.example/runbooks/" });
     await runTool(tools.promtool, ["check", "rules", rendered.file]);
-    expect([...(await renderedRules({})).rules.values()]).toEqual(rules);
     expect([...rendered.rules.values()]).toEqual(
       rules.map((rule) => ({
         ...rule,
         annotations: { ...rule.annotations, runbook_url: `https://pages.example/runbooks/${rule.alert}.md` },
       })),
     );
+  });
+
+  test("leaves out the alerts of parked Pods by default, and sets no runbook URLs", async () => {
+    const rendered = await renderedRules({});
+    expect([...rendered.rules.values()]).toEqual(rules.filter(({ alert }) => alert !== "BerthPodParked"));
   });
 
   test("applies changes of single alerts, and labels for all", async () => {
@@ -110,7 +114,7 @@ describe("the chart's PrometheusRule", () => {
     const limited = rules.filter(({ expr }) => /> [\d.]+$/.test(expr)).map(({ alert }) => alert);
     expect(limited).toContain("BerthHeartbeatsLate");
     const alerts = Object.fromEntries(limited.map((alert) => [alert, { threshold: 7 }]));
-    const rendered = await renderedRules({ alerts });
+    const rendered = await renderedRules({ parkedPods: true, alerts });
     await runTool(tools.promtool, ["check", "rules", rendered.file]);
     expect([...rendered.rules.values()]).toEqual(
       rules.map((rule) => ({

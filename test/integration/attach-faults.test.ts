@@ -7,7 +7,7 @@ import type { PointObserver } from "../../src/core/points.ts";
 import type { AttachFault } from "../../testbed/node/node.ts";
 import { useCluster } from "../support/cluster.ts";
 import { metricValue } from "../support/metric-value.ts";
-import { podOf, type Served, serveOne, untilAssigned, untilEnded } from "../support/session-life.ts";
+import { podOf, type Served, serveOne, untilAssigned, untilEnded, untilGone } from "../support/session-life.ts";
 import { SOON, stockWorld } from "../support/stock-worker-world.ts";
 import { TcpProxy } from "../support/tcp-proxy.ts";
 import type { InProcessOperator, World } from "../support/world.ts";
@@ -17,7 +17,7 @@ const cluster = useCluster();
 /** A world whose Pods wait in a real shell. The first client that attaches gets this fault, and so on. */
 const shellWorld = (...faults: (AttachFault | undefined)[]) =>
   stockWorld(cluster, SOON, {
-    sessions: { warm: 1 },
+    sessions: { warm: 1, parking: "Shell" },
     node: { runtime: "process", fates: () => undefined, attachFaults: () => faults.shift() },
   });
 
@@ -188,7 +188,7 @@ describe.concurrent("an operator that can't attach", () => {
   test("gives no session to a Pod until it has attached to it", async () => {
     let isRefused = true;
     await using world = await stockWorld(cluster, SOON, {
-      sessions: { warm: 1, maxConcurrent: 1 },
+      sessions: { warm: 1, maxConcurrent: 1, parking: "Shell" },
       node: {
         runtime: "process",
         fates: () => undefined,
@@ -206,7 +206,26 @@ describe.concurrent("an operator that can't attach", () => {
     await untilEnded(world, { operator, item, pod }, "Completed");
   });
 
-  test("holds all work where a policy forbids it, and says so, until the policy is gone", async () => {
+  test("parks Pods with a key where nodes refuse it, if the spec leaves the choice", async () => {
+    await using world = await stockWorld(cluster, SOON, {
+      sessions: { warm: 1, maxConcurrent: 2 },
+      node: { runtime: "process", fates: () => undefined, attachFaults: () => ({ kind: "refused" }) },
+    });
+    await world.createEnvironment();
+    const operator = world.startOperator();
+    const [shell] = await world.untilParked(1);
+    await world.until("the status says why", () => {
+      const { mode, failure } = world.environment?.status?.parking ?? {};
+      return mode === "Key" && failure?.includes("refused");
+    });
+    if (shell) await untilGone(world, shell);
+    const item = world.simulator.enqueue(world.environmentId);
+    const pod = await world.until("a Pod has the item", () => podOf(world, item));
+    expect(pod.metadata.annotations).not.toHaveProperty("berth.dev/parking");
+    await untilEnded(world, { operator, item, pod }, "Completed");
+  });
+
+  test("parks Pods with a key where a policy forbids it, and says so", async () => {
     await using world = await stockWorld(cluster, SOON, { sessions: { warm: 1, maxConcurrent: 2 } });
     const { namespace, kube } = world;
     const name = `no-attach-${namespace}`;
@@ -234,14 +253,13 @@ describe.concurrent("an operator that can't attach", () => {
     await world.createEnvironment();
     const operator = world.startOperator();
     const [waiting] = await world.untilParked(1);
+    expect(world.environment?.status?.parking?.message).toContain("no client may attach here");
+    expect(waiting?.metadata.annotations).not.toHaveProperty("berth.dev/parking");
     const item = world.simulator.enqueue(world.environmentId);
-    const { message } = await world.untilCondition("CapacityAvailable", "AttachFailing");
-    expect(message).toContain("no client may attach here");
-    expect(world.simulator.item(item.id).acks).toEqual([]);
-    await kube.raw("DELETE", `${admission}/validatingadmissionpolicybindings/${name}`);
     const pod = await world.until("a Pod has the item", () => podOf(world, item));
     expect(pod.metadata.name).toBe(waiting?.metadata.name);
     await untilEnded(world, { operator, item, pod }, "Completed");
+    await kube.raw("DELETE", `${admission}/validatingadmissionpolicybindings/${name}`);
     await kube.raw("DELETE", `${admission}/validatingadmissionpolicies/${name}`);
   });
 });

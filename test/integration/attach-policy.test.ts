@@ -31,10 +31,7 @@ beforeAll(async () => {
   for (const name of [SESSION_POD, OTHER_POD]) {
     await cluster.api.create(`/api/v1/namespaces/${rights.namespace}/pods`, {
       metadata: { name },
-      spec: {
-        nodeSelector: { nowhere: "at-all" },
-        containers: [{ name: "worker", image: "worker:1", command: ["worker"] }],
-      },
+      spec: { nodeSelector: { nowhere: "at-all" }, containers: [{ name: "worker", image: "worker:1" }] },
     });
   }
   const isRefused = async () => (await attach(operator, "GET", OTHER_POD)).includes("ValidatingAdmissionPolicy");

@@ -456,13 +456,13 @@ const options: readonly Option[] = [
     },
   },
   {
-    name: "a PrometheusRule contains the alerts",
-    values: { prometheusRule: { enabled: true, labels: { release: "prometheus" } } },
+    name: "a PrometheusRule contains the alerts, and with parkedPods those of parked Pods",
+    values: { prometheusRule: { enabled: true, parkedPods: true, labels: { release: "prometheus" } } },
     check: (rendered) => {
       const { metadata, spec } = rendered.one("PrometheusRule");
       expect(metadata.labels?.["release"]).toBe("prometheus");
       const alerts = spec.groups?.flatMap(({ rules }) => rules.map(({ alert }) => alert));
-      expect(alerts).toEqual(expect.arrayContaining(["BerthOperatorDown", "BerthSessionsFail"]));
+      expect(alerts).toEqual(expect.arrayContaining(["BerthOperatorDown", "BerthPodParked"]));
     },
   },
   {

@@ -52,6 +52,9 @@ const TWO_HOURS: AlertRule = {
   ...{ alert: "TwoHours", expr: "kube_pod_status_phase == 1", for: "2h", labels: {}, annotations: {} },
 };
 
+const worldOf = (sessions: Record<string, unknown>) =>
+  startWorld(cluster, { sessions: { warm: 1, maxConcurrent: 1, ...sessions }, container: { command: ["worker"] } });
+
 /** Starts an operator, and returns its only Pod, once it waits. Later calls of the function check that it stays. */
 async function warmPod(world: World): Promise<() => Pod> {
   await world.createEnvironment();
@@ -102,23 +105,24 @@ function notReady({ metadata, status = {}, ...pod }: Pod): Pod {
   return { ...pod, metadata: { ...metadata, name: "not-ready" }, status: { ...status, conditions } } as Pod;
 }
 
-test("a cluster's usual alerts fire in two hours for no Pod that waits for its session", async () => {
+test("a cluster's usual alerts fire in two hours for a Pod that waits for a key, and for no other Pod", async () => {
   const { spec } = parse(await readFile(clusterRules(), "utf8")) as { spec: { groups: RuleGroup[] } };
   const published = groupOf(spec, "kubernetes-apps");
   const later = groupOf(parse(await readFile(LATER_RULES, "utf8")), "cluster");
-  await using shellWorld = await startWorld(cluster, { sessions: { warm: 1, maxConcurrent: 1 } });
+  await using shellWorld = await worldOf({ parking: "Shell" });
+  await using keyWorld = await worldOf({ parking: "Key", parkedMaxAgeSeconds: 0 });
   let fate: FateInput = { kind: "exit", afterMs: 30_000 };
   await using sleepWorld = await startWorld(cluster, {
     node: { fates: () => fate },
     sessions: { warm: 1, maxConcurrent: 2, lease: "Operator", workspace: { type: "Pod", sleepSeconds: 86_400 } },
     container: { command: ["worker"] },
   });
-  const shell = await warmPod(shellWorld);
+  const [shell, key] = [await warmPod(shellWorld), await warmPod(keyWorld)];
   const returning = await returningSessions(sleepWorld, () => {
     fate = { kind: "run" };
   });
   expect(returning()).toHaveLength(2);
-  const pods = () => [shell(), notReady(shell()), ...returning()];
+  const pods = () => [shell(), key(), notReady(shell()), ...returning()];
   await using metrics = await serveKubeStateMetrics(pods);
   await using prometheus = await startPrometheus(
     tools.prometheus,
@@ -136,7 +140,7 @@ test("a cluster's usual alerts fire in two hours for no Pod that waits for its s
   );
   await shellWorld.until("two hours have passed", async () => {
     const ended = await queryPrometheus(prometheus, 'ALERTS{alertname="TwoHours", alertstate="firing"}');
-    return ended.length === 4;
+    return ended.length === 5;
   });
   const { groups } = await askPrometheus<{ groups: { rules: { name: string; health: string }[] }[] }>(
     prometheus,
@@ -147,10 +151,20 @@ test("a cluster's usual alerts fire in two hours for no Pod that waits for its s
   // What has fired at any time. The published rules keep the label `job`.
   const seen = async (selected: string) =>
     await queryPrometheus(prometheus, `last_over_time(ALERTS{alertname!="TwoHours", ${selected}}[1h])`);
+  const names = new Map([
+    [shell().metadata.name, "shell"],
+    [key().metadata.name, "key"],
+  ]);
   const fired = (await seen('alertstate="firing"')).map(({ metric: { alertname, job, pod = "" } }) => {
-    return `${job === undefined ? "later" : "published"} ${alertname} ${pod}`;
+    return `${job === undefined ? "later" : "published"} ${alertname} ${names.get(pod) ?? pod}`;
   });
-  expect(fired).toEqual(["later KubePodNotReady not-ready"]);
+  expect(fired.sort()).toEqual([
+    "later KubeContainerWaiting key",
+    "later KubePodNotReady key",
+    "later KubePodNotReady not-ready",
+    "published KubeContainerWaiting key",
+    "published KubePodNotReady key",
+  ]);
   // Not even about to fire.
   for (const { metadata } of [shell(), ...returning()]) expect(await seen(`pod="${metadata.name}"`)).toEqual([]);
 }, 300_000);

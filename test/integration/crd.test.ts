@@ -135,7 +135,7 @@ describe("the API server", () => {
   });
 
   test("refuses two containers with one name", async () => {
-    const container = { name: "worker", image: "worker:1", command: ["worker"] };
+    const container = { name: "worker", image: "worker:1" };
     const spec = sessionsSpec({ template: { spec: { containers: [container, container] } } });
     expect(await refusal(create(spec))).toMatch(/spec\.containers\[1\]: Duplicate value: .*"name":"worker"/);
   });

@@ -7,6 +7,7 @@ import { dirname, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { findBinaries } from "../../testbed/cluster/build.ts";
+import { useCluster } from "../support/cluster.ts";
 
 const MAIN = join(import.meta.dirname, "../../demo/main.ts");
 
@@ -14,6 +15,7 @@ const MAIN = join(import.meta.dirname, "../../demo/main.ts");
 const PATIENCE_MS = 150_000;
 const POLL_MS = 50;
 
+const cluster = useCluster();
 /** The demo's own folder for temporary files, to detect leftovers. */
 let temporary: string;
 /** A separate cache, so that the demo's cluster is not announced to other processes. */
@@ -123,12 +125,24 @@ function commandOf({ pid }: ProcessId): string {
 
 const commands = (processes: readonly ProcessId[]) => processes.map(commandOf).join("\n");
 
-describe("npm run demo", () => {
+/** The names of the demos' objects in the cluster that still exist. */
+async function demoObjects(): Promise<string[]> {
+  const names = async (path: string) => {
+    const { items } = await cluster.api.get<{ items: { metadata: { name: string } }[] }>(path);
+    return items.map(({ metadata }) => metadata.name).filter((name) => name.startsWith("berth-demo-"));
+  };
+  const leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+  return (await Promise.all(["/api/v1/namespaces", "/api/v1/nodes", leases].map(names))).flat();
+}
+
+describe("npm run demo -- --use-cluster", () => {
+  const inCluster = () => ({ KUBECONFIG: cluster.kubeconfig });
+
   test(
     "serves every session of both Environments for 20 s, reports them in plain lines, and leaves nothing",
     async () => {
-      const demo = new Demo(["--for", "20s", "--rate", "0.4"]);
-      await demo.until(/get benv,deployments,pods -n berth-demo/);
+      const demo = new Demo(["--use-cluster", "--for", "20s", "--rate", "0.4"], inCluster());
+      const [, namespace = ""] = await demo.until(/get benv,deployments,pods -n (berth-demo-\w+)/);
       await demo.until(/research 1: first heartbeat/);
       const early = descendants(demo.pid);
       expect(commands(early)).toMatch(/berth\.mjs run/);
@@ -136,6 +150,17 @@ describe("npm run demo", () => {
       await demo.until(/batch 1: first heartbeat/);
       const started = [...early, ...descendants(demo.pid)];
       expect(commands(started)).toMatch(/worker\/always-on\.mjs/);
+      const { items: environments } = await cluster.api.get<{ items: { metadata: { name: string } }[] }>(
+        `/apis/berth.dev/v1alpha1/namespaces/${namespace}/environments`,
+      );
+      expect(environments.map(({ metadata }) => metadata.name).sort()).toEqual(["batch", "research"]);
+      // No other Pods may be scheduled there.
+      const node = await cluster.api.get<{ spec: { taints: { effect: string }[] }; metadata: { labels: object } }>(
+        `/api/v1/nodes/${namespace}`,
+      );
+      expect(node.spec.taints.map(({ effect }) => effect).sort()).toEqual(["NoExecute", "NoSchedule"]);
+      expect(node.metadata.labels).toMatchObject({ "kubernetes.io/os": "simulated" });
+
       expect(await demo.ended, demo.output).toBe(0);
 
       const { output } = demo;
@@ -165,6 +190,7 @@ describe("npm run demo", () => {
       expect(output).not.toContain("\x1b");
       expect(output).not.toMatch(/sk-ant-|undefined|NaN/);
       expect(alive(started)).toEqual([]);
+      expect(await demoObjects()).toEqual([]);
       expect(await readdir(temporary)).toEqual([]);
     },
     PATIENCE_MS,
@@ -173,7 +199,7 @@ describe("npm run demo", () => {
   test(
     "shuts down in order on Ctrl-C, prints the summary, and leaves nothing",
     async () => {
-      const demo = new Demo([]);
+      const demo = new Demo(["--use-cluster"], inCluster());
       await demo.until(/research 1: first heartbeat/);
       const started = descendants(demo.pid);
       demo.signal("SIGINT");
@@ -182,11 +208,27 @@ describe("npm run demo", () => {
       expect(demo.output).toMatch(/batch 1: served/);
       expect(demo.output).toMatch(/Served \d+ of \d+ work item/);
       expect(alive(started)).toEqual([]);
+      expect(await demoObjects()).toEqual([]);
       expect(await readdir(temporary)).toEqual([]);
     },
     PATIENCE_MS,
   );
 
+  test("refuses to guess a cluster", async () => {
+    const demo = new Demo(["--use-cluster"], { KUBECONFIG: "" });
+    expect(await demo.ended).toBe(2);
+    expect(demo.output).toMatch(/--use-cluster needs KUBECONFIG.*\nusage: npm run demo/);
+  });
+
+  test("reports a bad kubeconfig in one line, and leaves nothing", async () => {
+    const demo = new Demo(["--use-cluster"], { KUBECONFIG: "/nonesuch/kubeconfig" });
+    expect(await demo.ended).toBe(1);
+    expect(demo.output.trim()).toMatch(/^.*\/nonesuch\/kubeconfig.*$/);
+    expect(await readdir(temporary)).toEqual([]);
+  });
+});
+
+describe("npm run demo", () => {
   test(
     "lets a session sleep, and wakes it in the same Pod, where it finds its file",
     async () => {

@@ -103,17 +103,16 @@ const rightKey = (world: World) => world.simulator.environmentKey(world.environm
 const labelNamespace = (world: World, labels: Record<string, string | null>) =>
   world.kube.patch(NAMESPACES, { name: world.namespace }, { metadata: { labels } }, { type: "merge" });
 
-const WORKER = { name: "worker", image: "worker:1", command: ["worker"] };
-
 const template = (world: World, container: Record<string, unknown>, podSpec: Record<string, unknown> = {}) => ({
   spec: {
     nodeSelector: world.nodeSelector,
     terminationGracePeriodSeconds: 2,
     ...podSpec,
-    containers: [{ ...WORKER, ...container }],
+    containers: [{ name: "worker", image: "worker:1", ...container }],
   },
 });
 
+const WORKER = { name: "worker", image: "worker:1" };
 const fixTemplate = (world: World) => world.patchSpec({ sessions: { template: { spec: { containers: [WORKER] } } } });
 
 /** The operator's own Pod policy allows it. */
@@ -208,7 +207,7 @@ function missingProgram(): Fault {
   return {
     name: "program-missing",
     world: {
-      sessions: {},
+      sessions: { parking: "Shell" },
       container: { command: ["agent-worker"] },
       node: { fates: () => fate },
     },
@@ -565,7 +564,8 @@ export function faults(): Fault[] {
         ],
       },
       tries: "stats",
-      fix: fixTemplate,
+      fix: (world) =>
+        world.patchSpec({ sessions: { template: { spec: { containers: [{ name: "worker", image: "worker:1" }] } } } }),
       heals: "Available",
     },
     {
@@ -802,7 +802,7 @@ export function faults(): Fault[] {
       { status: "False", reason: "AttachFailing" },
       {
         name: "may-not-attach",
-        world: { sessions: {}, container: { command: ["agent-worker"] } },
+        world: { sessions: { parking: "Shell" }, container: { command: ["agent-worker"] } },
         heals: "Available",
       },
     ),
@@ -910,13 +910,13 @@ export function faults(): Fault[] {
       heals: "Ready",
     },
     {
-      name: "limits-alone",
-      world: { container: { resources: { limits: { memory: "2Gi" } } } },
+      name: "pulls-always",
+      world: { container: { imagePullPolicy: "Always" } },
       shows: {
         type: "TemplateAccepted",
         status: "True",
         reason: "AcceptedWithWarning",
-        words: ["resources.requests", "reserves 2Gi of memory", "set requests for"],
+        words: ["imagePullPolicy: with Always, the kubelet contacts the registry", "IfNotPresent"],
       },
       ready: { status: "True", reason: "Ready" },
       tries: "stats",

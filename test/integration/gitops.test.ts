@@ -66,7 +66,7 @@ describe.concurrent("Flux and Argo CD", () => {
       node: { fates: (pod) => ({ kind: "worker", end: "hang", ...slow(pod) }) },
     });
     await untilState(world, (await serveOne(world)).item, "active");
-    const template = { spec: { containers: [{ name: "worker", image: "worker:2", command: ["worker"] }] } };
+    const template = { spec: { containers: [{ name: "worker", image: "worker:2" }] } };
     await world.patchSpec({ sessions: { template } });
     await world.until("the change is read", () => world.environment?.status?.observedGeneration === 2);
     await world.untilCondition("Ready", "Ready");

@@ -30,7 +30,7 @@ const TARGET = { namespace: "berth-system", pod: "berth-operator-0" };
 /** The chart's alerts without their delay. */
 async function impatientRules(): Promise<string> {
   const alerts = Object.fromEntries((await alertRules()).map(({ alert }) => [alert, { for: "0s" }]));
-  const rendered = await render("berth-system", { prometheusRule: { enabled: true, alerts } });
+  const rendered = await render("berth-system", { prometheusRule: { enabled: true, parkedPods: true, alerts } });
   return stringify(rendered.one("PrometheusRule").spec);
 }
 
@@ -185,9 +185,12 @@ test("a real Alertmanager with the example's configuration mutes what another al
   expect(await runTool(tools.amtool, ["check-config", file])).toContain("SUCCESS");
   await using alertmanager = await startAlertmanager(tools["prometheus-alertmanager"], await readFile(file, "utf8"));
   const alerts = [
-    { alertname: "KubePodCrashLooping", namespace: "agents", pod: "berth-research-warm", container: "proxy" },
+    { alertname: "BerthPodParked", namespace: "agents", pod: "berth-research-parked", severity: "none" },
+    { alertname: "KubePodNotReady", namespace: "agents", pod: "berth-research-parked" },
+    { alertname: "KubeContainerWaiting", namespace: "agents", pod: "berth-research-parked", container: "worker" },
+    { alertname: "KubePodCrashLooping", namespace: "agents", pod: "berth-research-parked", container: "proxy" },
     { alertname: "KubePodNotReady", namespace: "agents", pod: "berth-research-pulls" },
-    { alertname: "KubePodNotReady", namespace: "web", pod: "berth-research-warm" },
+    { alertname: "KubePodNotReady", namespace: "web", pod: "berth-research-parked" },
     { alertname: "BerthMostEnvironmentsBlocked", severity: "critical" },
     { alertname: "BerthKeyRejected", namespace: "agents", environment: "research", severity: "warning" },
     { alertname: "BerthKeyRejected", namespace: "agents", environment: "other", severity: "warning", cluster: "east" },
@@ -223,9 +226,9 @@ test("a real Alertmanager with the example's configuration mutes what another al
       "BerthCapacityShort web/shop",
       "BerthKeyRejected agents/other",
       "BerthMostEnvironmentsBlocked /",
-      "KubePodCrashLooping agents/berth-research-warm",
+      "KubePodCrashLooping agents/berth-research-parked",
       "KubePodNotReady agents/berth-research-pulls",
-      "KubePodNotReady web/berth-research-warm",
+      "KubePodNotReady web/berth-research-parked",
     ]);
   const groups = (await (await fetch(`${alertmanager.url}/api/v2/alerts/groups`)).json()) as { alerts: Alert[] }[];
   const short = groups.filter(({ alerts: [first] }) => first?.labels["alertname"] === "BerthCapacityShort");

@@ -42,7 +42,7 @@ describe("the operator's requests to the API server", () => {
   test.each(["Worker", "Operator"])(
     "for a session in a waiting shell with lease: %s: fit the budget",
     async (lease) => {
-      const sessions = { lease, retainEndedSeconds: 0 };
+      const sessions = { lease, parking: "Shell", retainEndedSeconds: 0 };
       await using world = await sessionsWorld(sessions, { command: ["worker"] });
       const all = await requestsOfSessions(world);
       const own = all.filter((entry) => requestOf(entry) !== "create events");

@@ -30,10 +30,7 @@ test("the runbooks contain valid commands for existing objects and columns", asy
     spec: {
       environmentId: "env_runbooks",
       api: { keySecretRef: { name: "research-key" } },
-      sessions: {
-        maxConcurrent: 1,
-        template: { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] } },
-      },
+      sessions: { maxConcurrent: 1, template: { spec: { containers: [{ name: "worker", image: "worker:1" }] } } },
     },
   });
   const all = await commands();

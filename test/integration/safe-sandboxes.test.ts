@@ -53,7 +53,7 @@ describe.concurrent("a namespace that enforces Pod Security restricted", () => {
   });
 
   test.each([
-    ["a waiting shell", {}],
+    ["a waiting shell", { parking: "Shell" }],
     ["a key of the environment", { credential: "EnvironmentKey" }],
   ])("parks Pods with %s", async (_, sessions) => {
     await using world = await restrictedWorld({ sessions, container: { command: ["worker"] } });
@@ -168,14 +168,7 @@ describe.concurrent("other Pod fields are passed through", () => {
       spec: {
         ...spec,
         tolerations: [toleration],
-        containers: [
-          {
-            name: "worker",
-            image: "worker:1",
-            command: ["worker"],
-            volumeMounts: [{ name: "scratch", mountPath: "/scratch" }],
-          },
-        ],
+        containers: [{ name: "worker", image: "worker:1", volumeMounts: [{ name: "scratch", mountPath: "/scratch" }] }],
       },
     };
     await world.createEnvironment({ sessions: { maxConcurrent: 1, warm: 1, template } });

@@ -103,13 +103,9 @@ describe.concurrent("the number of Pods", () => {
   });
 });
 
-/** Changes the template, so that all Pods of the earlier one are replaced. */
-const changeTemplate = (world: World) =>
-  world.patchSpec({ sessions: { template: { metadata: { labels: { version: "2" } } } } });
-
 describe.concurrent("replacement of parked Pods", () => {
-  test("two or more outdated Pods are replaced one at a time", async () => {
-    await using world = await startWorld(cluster, { sessions: { warm: 3 } });
+  test("two or more expired Pods are replaced one at a time", async () => {
+    await using world = await startWorld(cluster, { sessions: { warm: 3, parkedMaxAgeSeconds: 4 } });
     await world.createEnvironment();
     world.startOperator();
     const first = uidsOf(await world.untilParked(3));
@@ -117,7 +113,6 @@ describe.concurrent("replacement of parked Pods", () => {
     world.onPodChange(() => {
       fewest = Math.min(fewest, world.parked.length);
     });
-    await changeTemplate(world);
     await world.until("all three Pods are replaced", () => {
       return world.parked.length === 3 && !uidsOf(world.parked).some((uid) => first.includes(uid));
     });
@@ -125,7 +120,7 @@ describe.concurrent("replacement of parked Pods", () => {
   });
 
   test("a single Pod is deleted once its successor is parked", async () => {
-    await using world = await startWorld(cluster, { sessions: { warm: 1, maxConcurrent: 1 } });
+    await using world = await startWorld(cluster, { sessions: { warm: 1, maxConcurrent: 1, parkedMaxAgeSeconds: 3 } });
     await world.createEnvironment();
     world.startOperator();
     const [first] = await world.untilParked(1);
@@ -133,7 +128,6 @@ describe.concurrent("replacement of parked Pods", () => {
     world.onPodChange(() => {
       fewest = Math.min(fewest, world.parked.length);
     });
-    await changeTemplate(world);
     await world.until("the Pod is replaced", () => {
       return world.parked.length === 1 && world.parked[0]?.metadata.uid !== first?.metadata.uid;
     });
@@ -146,7 +140,7 @@ describe.concurrent("replacement of parked Pods", () => {
     await untilState(world, item, "active");
     const before = uidsOf(await world.untilParked(2));
     const hash = pod.metadata.labels?.[LABEL_TEMPLATE_HASH];
-    await changeTemplate(world);
+    await world.patchSpec({ sessions: { template: { metadata: { labels: { version: "2" } } } } });
     await world.until("both Pods are replaced", () => {
       const now = world.parked;
       return now.length === 2 && now.every(({ metadata }) => metadata.labels?.version === "2") && now;
@@ -188,7 +182,7 @@ describe.concurrent("a capacity problem is reported and resolves on its own", ()
     const pool = randomUUID();
     await using world = await startWorld(cluster, {
       podSpec: { nodeSelector: { pool } },
-      sessions: { prepareTimeoutSeconds: 8 },
+      sessions: { prepareTimeoutSeconds: 8, parkedMaxAgeSeconds: 0 },
     });
     await world.createEnvironment();
     const operator = world.startOperator();

@@ -15,7 +15,7 @@ import {
 } from "../../src/pods/frame.ts";
 import { buildGoWorkers, bundleWorker, installPythonPackages } from "../../testbed/workers/programs.ts";
 
-// The examples for `preload: true`, as processes on the work simulator. They need no cluster, but Go and Python, which
+// The examples for `parking: Program`, as processes on the work simulator. They need no cluster, but Go and Python, which
 // unit tests do without.
 
 /** Downloads the packages, and compiles the Go SDK, once per machine. */

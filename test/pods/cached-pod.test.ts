@@ -3,7 +3,7 @@ import * as names from "../../src/api/names.ts";
 import type { Pod } from "../../src/kube/resource.ts";
 import { cachedPod } from "../../src/pods/cached-pod.ts";
 import { readFinished } from "../../src/pods/finished.ts";
-import { assignedAtMs, credentialOf, isPreloaded } from "../../src/pods/pod-gate.ts";
+import { assignedAtMs, credentialOf, parkingOf } from "../../src/pods/pod-gate.ts";
 import { readPodState, sessionContainerName } from "../../src/pods/pod-state.ts";
 import {
   endedTurn,
@@ -39,9 +39,9 @@ describe("a cached Pod", () => {
       expect(crashLoop(cached, NOW_MS)).toEqual(crashLoop(pod, NOW_MS));
       expect(readWorkerPod(cached)).toEqual(readWorkerPod(pod));
       expect(sessionContainerName(cached)).toBe(sessionContainerName(pod));
-      expect(isPreloaded(cached)).toBe(isPreloaded(pod));
+      expect(parkingOf(cached)).toBe(parkingOf(pod));
       expect(assignedAtMs(cached)).toBe(assignedAtMs(pod));
-      expect(credentialOf(cached)).toBe(credentialOf(pod));
+      expect(credentialOf(cached, sessionContainerName(cached))).toBe(credentialOf(pod, sessionContainerName(pod)));
     }
   });
 

@@ -115,7 +115,7 @@ describe("defaults", () => {
     const two = render({
       spec: {
         containers: [
-          { name: "worker", image: "worker:latest", command: ["worker"] },
+          { name: "worker", image: "worker:latest" },
           { name: "proxy", image: "proxy:latest" },
         ],
       },
@@ -124,9 +124,12 @@ describe("defaults", () => {
     expect(containerOf(two, "proxy")?.imagePullPolicy).toBeUndefined();
   });
 
-  test("keeps an explicit policy", () => {
-    const container = { name: "worker", image: "w:1", command: ["worker"], imagePullPolicy: "Always" };
-    expect(containerOf(render({ spec: { containers: [container] } }))?.imagePullPolicy).toBe("Always");
+  test("keeps an explicit policy, and reports Always", () => {
+    const template = { spec: { containers: [{ name: "worker", image: "w:1", imagePullPolicy: "Always" }] } };
+    const session = sessionTemplate(environmentOf({ template }));
+    expect(session.pullsAlways).toBe(true);
+    expect(containerOf(session.render(NAME))?.imagePullPolicy).toBe("Always");
+    expect(sessionTemplate(environmentOf()).pullsAlways).toBe(false);
   });
 
   test("makes the Environment the controller, so that kubectl drain accepts the Pod", () => {
@@ -157,7 +160,7 @@ describe("defaults", () => {
         "berth.dev/session-container": "worker",
         "kubectl.kubernetes.io/default-container": "worker",
         "cluster-autoscaler.kubernetes.io/safe-to-evict": "true",
-        "berth.dev/about": expect.stringContaining("waits in a shell"),
+        "berth.dev/about": expect.stringContaining("no fault"),
       },
     });
   });
@@ -179,13 +182,35 @@ describe("defaults", () => {
 
 describe("the gate", () => {
   const own = [{ name: "MINE", valueFrom: { secretKeyRef: { name: "mine", key: "k" } } }];
-  const worker = { name: "worker", image: "w:1", command: ["worker"], env: own };
-  const proxy = { name: "proxy", image: "p:1", env: [{ name: "X", value: "y" }] };
-  const template = { spec: { containers: [worker, proxy] } };
+  const template = {
+    spec: {
+      containers: [
+        { name: "worker", image: "w:1", env: own },
+        { name: "proxy", image: "p:1", env: [{ name: "X", value: "y" }] },
+      ],
+    },
+  };
   const env = containerOf(render(template))?.env ?? [];
 
+  test("puts the gating variable last, after all other references were resolved", () => {
+    expect(env.at(-1)).toEqual({
+      name: "ANTHROPIC_WORK_SECRET",
+      valueFrom: { secretKeyRef: { name: NAME, key: "work-secret" } },
+    });
+  });
+
   test("holds back exactly one container", () => {
-    expect(containerOf(render(template), "proxy")).not.toHaveProperty("stdin");
+    expect(containerOf(render(template), "proxy")?.env).toEqual([{ name: "X", value: "y" }]);
+  });
+
+  test("makes no reference to the Pod's Secret optional", () => {
+    const ours = env.filter(({ valueFrom }) => valueFrom?.secretKeyRef?.name === NAME);
+    expect(ours.map(({ name }) => name)).toEqual([
+      "ANTHROPIC_WORK_ID",
+      "ANTHROPIC_SESSION_ID",
+      "ANTHROPIC_WORK_SECRET",
+    ]);
+    expect(ours.some(({ valueFrom }) => valueFrom?.secretKeyRef?.optional)).toBe(false);
   });
 
   test("tells the program its environment and API, and keeps the template's base URL", () => {
@@ -193,14 +218,7 @@ describe("the gate", () => {
     expect(env).toEqual(expect.arrayContaining([{ name: "ANTHROPIC_BASE_URL", value: "https://api.anthropic.com" }]));
     const proxied = render({
       spec: {
-        containers: [
-          {
-            name: "worker",
-            image: "w:1",
-            command: ["worker"],
-            env: [{ name: "ANTHROPIC_BASE_URL", value: "http://proxy" }],
-          },
-        ],
+        containers: [{ name: "worker", image: "w:1", env: [{ name: "ANTHROPIC_BASE_URL", value: "http://proxy" }] }],
       },
     });
     expect(containerOf(proxied)?.env?.filter(({ name }) => name === "ANTHROPIC_BASE_URL")).toEqual([
@@ -211,15 +229,18 @@ describe("the gate", () => {
   test("gates the container that the default-container annotation chooses", () => {
     const chosen = render({
       metadata: { annotations: { "kubectl.kubernetes.io/default-container": "proxy" } },
-      spec: { containers: [worker, { ...proxy, command: ["proxy"] }] },
+      ...template,
     });
-    expect(containerOf(chosen, "proxy")).toMatchObject({ stdin: true });
-    expect(containerOf(chosen)).toMatchObject(worker);
-    expect(containerOf(chosen)).not.toHaveProperty("stdin");
+    expect(containerOf(chosen, "proxy")?.env?.at(-1)?.name).toBe("ANTHROPIC_WORK_SECRET");
+    expect(containerOf(chosen)?.env).toEqual(own);
     expect(chosen.metadata.annotations).toMatchObject({
       "berth.dev/session-container": "proxy",
       "kubectl.kubernetes.io/default-container": "proxy",
     });
+  });
+
+  test("puts nothing secret into the Pod: all secrets are references", () => {
+    expect(JSON.stringify(render(template))).not.toMatch(/sk-ant/);
   });
 });
 
@@ -272,11 +293,7 @@ describe("hash", () => {
   );
 
   test.each<[string, Json, Json]>([
-    [
-      "the image",
-      { template: { spec: { containers: [{ name: "worker", image: "worker:2", command: ["worker"] }] } } },
-      {},
-    ],
+    ["the image", { template: { spec: { containers: [{ name: "worker", image: "worker:2" }] } } }, {}],
     ["a label", { template: { metadata: { labels: { a: "b" } }, ...podTemplate() } }, {}],
     ["an unknown field", { template: podTemplate({ fieldOfTomorrow: 1 }) }, {}],
     ["the grace", { template: podTemplate({ terminationGracePeriodSeconds: 1 }) }, {}],

@@ -1,15 +1,15 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { Pod, PodStatus } from "../../src/kube/resource.ts";
-import { type EndCause, type PodState, readPodState } from "../../src/pods/pod-state.ts";
+import { type EndCause, NEEDS_SHELL, type PodState, readPodState } from "../../src/pods/pod-state.ts";
 import { RECORDED_NAMES } from "../testbed/node/recorded.ts";
 import {
-  assignedPod,
   containerStatus,
   isTrue,
+  MISSING_KEY,
+  MISSING_SECRET,
   PREPARED,
   pod,
-  RUNNING,
   recordedPod,
   SESSION,
   waitingFor,
@@ -26,15 +26,15 @@ function summaryOf(state: PodState): string {
 test("counts a container as ended even if a restarted kubelet says that it waits", () => {
   const terminated = { exitCode: 1, startedAt: "2030-01-01T00:00:00Z" };
   const back = { ...containerStatus(SESSION, waitingFor("", "ContainerCreating")), lastState: { terminated } };
-  expect(summaryOf(readPodState(assignedPod({ containerStatuses: [back] })))).toBe("ended: Failed");
+  expect(summaryOf(readPodState(pod({ containerStatuses: [back] })))).toBe("ended: Failed");
 });
 
 describe("recorded by a real kubelet", () => {
   const EXPECTED: Record<string, string> = {
     "active-deadline-exceeded": "ended: DeadlineExceeded",
     "completed-container-phase-still-running": "ended: Completed",
-    "create-container-config-error": "preparing: CreateContainerConfigError",
-    "create-container-config-error-key": "preparing: CreateContainerConfigError",
+    "create-container-config-error": "parked",
+    "create-container-config-error-key": "parked",
     "create-container-config-error-root": "preparing: CreateContainerConfigError",
     "deleted-exit-143": "ended: PodDeleted",
     "deleted-last-seen-exit-0": "ended: Completed",
@@ -108,7 +108,7 @@ describe("recorded by a real kubelet", () => {
 
   test("names the scheduling gates of a Pod, until they are removed, whatever its conditions still say", () => {
     const conditions = [{ type: "PodScheduled", status: "False", reason: "SchedulingGated", message: "blocked" }];
-    const waiting = pod({ phase: "Pending", conditions, containerStatuses: [] });
+    const waiting = pod({ phase: "Pending", conditions });
     delete waiting.spec.nodeName;
     const gates = [{ name: "kueue.x-k8s.io/admission" }, { name: "kueue.x-k8s.io/topology" }];
     expect(readPodState({ ...waiting, spec: { ...waiting.spec, schedulingGates: gates } })).toEqual({
@@ -126,16 +126,36 @@ describe("recorded by a real kubelet", () => {
   });
 });
 
-describe("preparing", () => {
+describe("parked", () => {
+  const parkedBy = (message: string) =>
+    summaryOf(readPodState(pod({ containerStatuses: [containerStatus(SESSION, waitingFor(message))] })));
+
   test.each([
-    ["a missing Secret", 'secret "other" not found', "preparing: CreateContainerConfigError"],
+    ["no Secret yet", MISSING_SECRET, "parked"],
+    // A kubelet configured to read from the API server repeats that server's message: "secrets", not "secret".
+    ["no Secret yet, in the API server's words", 'secrets "berth-research-x" not found', "parked"],
+    ["a Secret without the key", MISSING_KEY, "parked"],
+    ["another Secret is missing", 'secret "other" not found', "preparing: CreateContainerConfigError"],
+    [
+      "a Secret whose name ends like ours",
+      'secret "not-berth-research-x" not found',
+      "preparing: CreateContainerConfigError",
+    ],
+    [
+      "a key of another Secret is missing",
+      "couldn't find key a in Secret agents/other",
+      "preparing: CreateContainerConfigError",
+    ],
+    [
+      "a Secret of our name in another namespace",
+      "couldn't find key a in Secret other/berth-research-x",
+      "preparing: CreateContainerConfigError",
+    ],
+    ["a ConfigMap of our name", 'configmap "berth-research-x" not found', "preparing: CreateContainerConfigError"],
     ["no reason at all", "", "preparing: CreateContainerConfigError"],
     // The kubelet lost its API server for a moment: it retries in some seconds, and the Pod is fine.
     ["the kubelet could not read it", "failed to sync secret cache: timed out waiting for the condition", "preparing"],
-  ])("%s", (_, message, expected) => {
-    const containerStatuses = [containerStatus(SESSION, waitingFor(message, "CreateContainerConfigError"))];
-    expect(summaryOf(readPodState(pod({ containerStatuses })))).toBe(expected);
-  });
+  ])("%s", (_, message, expected) => expect(parkedBy(message)).toBe(expected));
 
   const AWAY = 'rpc error: code = Unavailable desc = connection error: desc = "transport: Error while dialing"';
 
@@ -151,6 +171,15 @@ describe("preparing", () => {
     expect(summaryOf(readPodState(pod({ containerStatuses })))).toBe(expected);
   });
 
+  test.each([
+    ["the sandbox is not ready", "PodReadyToStartContainers"],
+    ["an init container still runs", "Initialized"],
+  ])("is not reached while %s", (_, missing) => {
+    expect(summaryOf(readPodState(pod({ conditions: PREPARED.filter(({ type }) => type !== missing) })))).toBe(
+      "preparing",
+    );
+  });
+
   test("is not held up by what kubelets say of each Pod without a sandbox, since 1.37", () => {
     const missing = { type: "PodReadyToStartContainers", status: "False", reason: "PodSandboxNotReady" };
     const none = { ...missing, message: "no pod sandbox exists" };
@@ -161,14 +190,17 @@ describe("preparing", () => {
 
   test("does not mistake an injected first sidecar for the session container", () => {
     const containerStatuses = [
-      containerStatus("istio-proxy", waitingFor("", "ContainerCreating")),
-      containerStatus(SESSION, RUNNING),
+      containerStatus("istio-proxy", { running: { startedAt: "2026-01-01T00:00:00Z" } }),
+      containerStatus(SESSION, waitingFor(MISSING_KEY)),
     ];
     expect(readPodState(pod({ containerStatuses })).is).toBe("parked");
   });
 
   test("uses the first container of the spec, not of the status, if the Pod names none", () => {
-    const containerStatuses = [containerStatus("aa-second", waitingFor("")), containerStatus(SESSION, RUNNING)];
+    const containerStatuses = [
+      containerStatus("aa-second", { running: { startedAt: "2026-01-01T00:00:00Z" } }),
+      containerStatus(SESSION, waitingFor(MISSING_KEY)),
+    ];
     const silent = pod(
       { containerStatuses },
       { metadata: { annotations: {} }, spec: { containers: [{ name: SESSION }, { name: "aa-second" }] } },
@@ -189,7 +221,7 @@ describe("preparing", () => {
     expect(readPodState(creating)).toEqual({ is: "preparing", problem: null });
   });
 
-  test("reports an init container whose image can't be pulled as the problem of its Pod", () => {
+  test("reports an init container whose image can't be pulled as the problem of an unparked Pod", () => {
     const stuck = pod({
       conditions: [isTrue("PodScheduled"), isTrue("PodReadyToStartContainers")],
       initContainerStatuses: [containerStatus("prep", waitingFor("no such image", "ErrImagePull"))],
@@ -233,7 +265,7 @@ describe("a container that waits for its session's line", () => {
           name: "berth-research-x",
           namespace: "agents",
           ...metadata,
-          annotations: { "berth.dev/session-container": SESSION, ...annotations },
+          annotations: { "berth.dev/session-container": SESSION, "berth.dev/parking": "Shell", ...annotations },
         },
       },
     );
@@ -252,7 +284,7 @@ describe("a container that waits for its session's line", () => {
 
   test("is parked while it runs, and its session runs from the time at which it was assigned", () => {
     expect(readPodState(waiting())).toEqual({ is: "parked" });
-    expect(readPodState(waiting({}, { "berth.dev/preload": "true" }))).toEqual({ is: "parked" });
+    expect(readPodState(waiting({}, { "berth.dev/parking": "Program" }))).toEqual({ is: "parked" });
     expect(readPodState(assigned())).toEqual({ is: "running", startedAtMs: Date.parse(ASSIGNED) });
   });
 
@@ -265,6 +297,11 @@ describe("a container that waits for its session's line", () => {
     expect(summaryOf(readPodState(waiting({ containerStatuses })))).toBe("preparing");
     const failing = [containerStatus(SESSION, waitingFor("no such volume", "CreateContainerError"))];
     expect(summaryOf(readPodState(waiting({ containerStatuses: failing })))).toBe("preparing: CreateContainerError");
+  });
+
+  test("of a Pod that waits for a key runs its session, whatever the annotation of assignment says", () => {
+    const byKey = waiting({}, { "berth.dev/parking": "Key", "berth.dev/assigned-at": ASSIGNED });
+    expect(readPodState(byKey)).toEqual({ is: "running", startedAtMs: Date.parse(STARTED) });
   });
 
   test.each([
@@ -299,12 +336,12 @@ describe("a container that waits for its session's line", () => {
   });
 
   test("reports the last message of a program that ends before it has a session", () => {
-    const ended = waiting(terminated(1, { message: "no configuration\n" }), { "berth.dev/preload": "true" });
+    const ended = waiting(terminated(1, { message: "no configuration\n" }), { "berth.dev/parking": "Program" });
     expect(endOf(ended)).toMatchObject({
       cause: "StartFailed",
       message: "the container ended with exit code 1 while it waited for a session: no configuration",
     });
-    expect(endOf(waiting(terminated(127), { "berth.dev/preload": "true" }))).toMatchObject({
+    expect(endOf(waiting(terminated(127), { "berth.dev/parking": "Program" }))).toMatchObject({
       message: "the container ended with exit code 127 while it waited for a session",
     });
   });
@@ -325,19 +362,16 @@ describe("a container that waits for its session's line", () => {
     ["CRI-O", "executable file `/bin/sh` not found in $PATH", "ContainerCannotRun"],
   ])("names the fix for an image without a shell, from %s", (_, message, reason) => {
     const ended = endOf(waiting(terminated(128, { reason, message, startedAt: "1970-01-01T00:00:00Z" })));
-    expect(ended).toMatchObject({
-      cause: "StartFailed",
-      message: `${message}; a waiting shell needs /bin/sh in the image; add it, or set spec.sessions.preload: true`,
-      startedAtMs: null,
-    });
+    expect(ended).toMatchObject({ cause: "StartFailed", message: `${message}; ${NEEDS_SHELL}`, startedAtMs: null });
   });
 
   test("names another fault of its start without a fix for the image", () => {
     const message = "mkdir /sys/x: read-only file system";
     expect(endOf(waiting(terminated(128, { reason: "StartError", message })))).toMatchObject({ message });
-    const preloaded = { "berth.dev/preload": "true" };
-    const end = endOf(waiting(terminated(128, { reason: "StartError", message: "/bin/sh" }), preloaded));
-    expect(end).toMatchObject({ message: "/bin/sh" });
+    const inKey = waiting(terminated(128, { reason: "StartError", message: "/bin/sh" }), {
+      "berth.dev/parking": "Key",
+    });
+    expect(endOf(inKey)).toMatchObject({ message: "/bin/sh" });
   });
 
   test("is evicted, deleted or lost, not failed, although it ends with an error", () => {
@@ -413,19 +447,14 @@ describe("ends", () => {
     ["by its kubelet, which reports it later", "TerminationByKubelet", "2026-01-01T00:05:00Z", "Evicted"],
   ])("is found for a container that ended %s", (_, reason, lastTransitionTime, cause) => {
     const conditions = [...PREPARED, { ...target(reason), lastTransitionTime }];
-    expect(readPodState(assignedPod({ conditions, containerStatuses: [terminated()] }))).toMatchObject({
-      end: { cause },
-    });
+    expect(readPodState(pod({ conditions, containerStatuses: [terminated()] }))).toMatchObject({ end: { cause } });
   });
 
   test("does not blame the template for a deletion before the session container started", () => {
     const prepared = containerStatus("prep", { terminated: { exitCode: 143, reason: "Error" } });
     const deletionTimestamp = "2026-01-01T00:00:00Z";
     const state = readPodState(
-      pod(
-        { phase: "Failed", initContainerStatuses: [prepared], containerStatuses: [] },
-        { metadata: { deletionTimestamp } },
-      ),
+      pod({ phase: "Failed", initContainerStatuses: [prepared] }, { metadata: { deletionTimestamp } }),
     );
     expect(state).toMatchObject({ end: { cause: "PodDeleted" } });
   });
@@ -442,7 +471,7 @@ describe("ends", () => {
 
   test("ignores a disruption that was announced and withdrawn", () => {
     const conditions = [...PREPARED, { ...target("PreemptionByScheduler"), status: "False" }];
-    expect(readPodState(assignedPod({ conditions, containerStatuses: [terminated()] }))).toMatchObject({
+    expect(readPodState(pod({ conditions, containerStatuses: [terminated()] }))).toMatchObject({
       end: { cause: "Killed" },
     });
   });
@@ -462,7 +491,7 @@ describe("ends", () => {
 
   test("counts a Pod that failed while its container ran as lost, not as failed to start", () => {
     const running = containerStatus(SESSION, { running: { startedAt: "2026-01-01T00:00:00Z" } });
-    expect(readPodState(assignedPod({ phase: "Failed", containerStatuses: [running] }))).toMatchObject({
+    expect(readPodState(pod({ phase: "Failed", containerStatuses: [running] }))).toMatchObject({
       end: { cause: "NodeLost", startedAtMs: Date.UTC(2026, 0, 1) },
     });
   });
@@ -481,7 +510,7 @@ describe("ends", () => {
 
   test("counts an end during a deletion's grace period as deletion", () => {
     const deleted = (finishedAt: string, exitCode: number) => {
-      const { metadata, ...rest } = assignedPod({ containerStatuses: [terminated({ exitCode, finishedAt })] });
+      const { metadata, ...rest } = pod({ containerStatuses: [terminated({ exitCode, finishedAt })] });
       // Deleted at :05, gone by :35 at the latest.
       return summaryOf(
         readPodState({
@@ -494,6 +523,14 @@ describe("ends", () => {
     expect(deleted("2026-01-01T00:00:06Z", 0)).toBe("ended: PodDeleted");
     expect(deleted("2026-01-01T00:00:04Z", 0)).toBe("ended: Completed");
     expect(deleted("2026-01-01T00:00:04Z", 1)).toBe("ended: Failed");
+  });
+
+  test("does not give a running container without a start time an old one", () => {
+    const running = containerStatus(SESSION, { running: { startedAt: null } });
+    expect(readPodState(pod({ startTime: "2026-01-01T00:00:00Z", containerStatuses: [running] }))).toEqual({
+      is: "running",
+      startedAtMs: 0,
+    });
   });
 });
 
@@ -556,6 +593,7 @@ describe("a turn whose keeper ended its Pod at the deadline", () => {
     const annotations = {
       "berth.dev/session-container": SESSION,
       "berth.dev/ended-turn": "0",
+      "berth.dev/parking": "Shell",
       "berth.dev/assigned-at": at(0),
     };
     return pod(

@@ -1,4 +1,4 @@
-import { ANNOTATION_ASSIGNED_AT, ANNOTATION_SESSION_CONTAINER } from "../../src/api/names.ts";
+import { ANNOTATION_SESSION_CONTAINER } from "../../src/api/names.ts";
 import type { Condition, ContainerState, ContainerStatus, Pod, PodStatus } from "../../src/kube/resource.ts";
 import { recorded } from "../testbed/node/recorded.ts";
 
@@ -7,29 +7,26 @@ import { recorded } from "../testbed/node/recorded.ts";
 /** The gated container of the Pods of these tests. */
 export const SESSION = "worker";
 
-/**
- * A recorded status as the status of a session Pod that was assigned as its container started; `session` names the container that counts as the
- * session's.
- */
+/** A recorded status as the status of a session Pod; `session` names the container that counts as the session's. */
 export function recordedPod(name: string, session?: string): Pod {
   const { metadata, spec, status } = recorded(name);
   const container = session ?? status.containerStatuses?.[0]?.name ?? "c";
-  const { running, terminated } = status.containerStatuses?.find((each) => each.name === container)?.state ?? {};
-  const startedAt = running?.startedAt ?? terminated?.startedAt;
   return {
     metadata: {
       ...metadata,
       name: "work-1",
       namespace: "tb",
-      annotations: {
-        [ANNOTATION_SESSION_CONTAINER]: container,
-        ...(startedAt && { [ANNOTATION_ASSIGNED_AT]: startedAt }),
-      },
+      annotations: { [ANNOTATION_SESSION_CONTAINER]: container },
     },
     spec: { ...spec, containers: [{ name: container }] },
     status,
   };
 }
+
+/** The kubelet's message for a container that waits for a Secret without the key. */
+export const MISSING_KEY = "couldn't find key work-secret in Secret agents/berth-research-x";
+/** The kubelet's message for a container that waits for a missing Secret. */
+export const MISSING_SECRET = 'secret "berth-research-x" not found';
 
 /** A condition of this type that is True. */
 export const isTrue = (type: string): Condition => ({ type, status: "True" });
@@ -40,16 +37,13 @@ export const PREPARED: Condition[] = [
   isTrue("PodReadyToStartContainers"),
 ];
 
-export const waitingFor = (message: string, reason = "CreateContainerError"): ContainerState => ({
+export const waitingFor = (message: string, reason = "CreateContainerConfigError"): ContainerState => ({
   waiting: { reason, message },
 });
 
 export const containerStatus = (name: string, state: ContainerState): ContainerStatus => ({ name, state });
 
-/** The state of a container that runs. */
-export const RUNNING: ContainerState = { running: { startedAt: "2026-01-01T00:00:00Z" } };
-
-/** A session Pod on a node, with `status` on top of a warm Pod's status. */
+/** A session Pod on a node, with `status` on top of a parked Pod's status. */
 export function pod(
   status: PodStatus = {},
   more: { metadata?: Pod["metadata"]; spec?: Partial<Pod["spec"]> } = {},
@@ -63,17 +57,10 @@ export function pod(
     },
     spec: { containers: [{ name: SESSION }], nodeName: "node-1", ...more.spec },
     status: {
-      phase: "Running",
+      phase: "Pending",
       conditions: PREPARED,
-      containerStatuses: [containerStatus(SESSION, RUNNING)],
+      containerStatuses: [containerStatus(SESSION, waitingFor(MISSING_KEY))],
       ...status,
     },
   };
-}
-
-/** The same once it was assigned to a session, which began on the first day of 2026. */
-export function assignedPod(status: PodStatus = {}, metadata: Pod["metadata"] = {}): Pod {
-  const made = pod(status);
-  const annotations = { ...made.metadata.annotations, [ANNOTATION_ASSIGNED_AT]: "2026-01-01T00:00:00Z" };
-  return { ...made, metadata: { ...made.metadata, annotations, ...metadata } };
 }

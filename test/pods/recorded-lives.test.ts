@@ -24,27 +24,25 @@ function conclusions(name: string): string[] {
   return all.filter((word, i) => word !== all[i - 1]);
 }
 
-const WAITING = "CreateContainerConfigError";
-/** Their containers wait for a key of a Secret, which no session Pod does. */
-const PARKED = ["unscheduled", "preparing", WAITING];
+const PARKED = ["unscheduled", "preparing", "parked"];
 const RUNNING = ["unscheduled", "preparing", "running"];
 
 const EXPECTED: Record<string, readonly string[]> = {
   "containerd-restarted-parked": [...PARKED, "running", "PodDeleted 143", "Failed 143"],
   "containerd-restarted-running": [...RUNNING, "PodDeleted 143", "Failed 143"],
-  "containers-lost-parked": [...PARKED, "preparing", WAITING, "running", "PodDeleted 143", "Failed 143"],
+  "containers-lost-parked": [...PARKED, "preparing", "parked", "running", "PodDeleted 143", "Failed 143"],
   "containers-lost-running": [...RUNNING, "Killed 137", "PodDeleted 137"],
-  "kubelet-restarted-parked": [...PARKED, "preparing", WAITING, "running", "PodDeleted 143", "Failed 143"],
+  "kubelet-restarted-parked": [...PARKED, "preparing", "parked", "running", "PodDeleted 143", "Failed 143"],
   "kubelet-restarted-running": [...RUNNING, "PodDeleted 143", "Failed 143"],
   "lost-alone-parked": [...PARKED],
   "lost-alone-running": [...RUNNING, "running @silent"],
   "lost-finished": [...RUNNING, "Completed 0", "Completed 0 @silent"],
-  "lost-parked": [...PARKED, `${WAITING} @silent`, "preparing", "NodeLost 137"],
+  "lost-parked": [...PARKED, "parked @silent", "preparing", "NodeLost 137"],
   "lost-running": [...RUNNING, "running @silent", "running", "Evicted 143"],
   "lost-tolerated": [...RUNNING],
-  "node-deleted-parked": [...PARKED, `${WAITING} @silent`, "NodeLost unseen @silent"],
+  "node-deleted-parked": [...PARKED, "parked @silent", "NodeLost unseen @silent"],
   "node-deleted-running": [...RUNNING, "running @silent", "NodeLost unseen @silent"],
-  "out-of-service-parked": [...PARKED, `${WAITING} @silent`, "NodeLost unseen @leaving"],
+  "out-of-service-parked": [...PARKED, "parked @silent", "NodeLost unseen @leaving"],
   "out-of-service-running": [...RUNNING, "running @silent", "NodeLost unseen @leaving"],
   "parked-deleted": [...PARKED, "preparing", "PodDeleted 137"],
   "parked-evicted-by-api": [...PARKED, "preparing", "Evicted 137"],
@@ -57,7 +55,7 @@ const EXPECTED: Record<string, readonly string[]> = {
     "ImagePullBackOff",
     "ErrImagePull",
     "ImagePullBackOff",
-    WAITING,
+    "parked",
     "preparing",
     "PodDeleted 137",
   ],
@@ -65,7 +63,7 @@ const EXPECTED: Record<string, readonly string[]> = {
   "pressure-at-start-running": [...RUNNING, "preparing", "running", "Evicted 143"],
   "pressure-refused": ["preparing", "Evicted unseen"],
   "pressure-running": [...RUNNING, "Evicted 143"],
-  "rebooted-parked": [...PARKED, "preparing", WAITING, "running", "PodDeleted 143", "Failed 143"],
+  "rebooted-parked": [...PARKED, "preparing", "parked", "running", "PodDeleted 143", "Failed 143"],
   "rebooted-running": [...RUNNING, "NodeLost unseen"],
   "refused-node-affinity": ["preparing", "StartFailed unseen"],
   "refused-out-of-cpu": ["preparing", "StartFailed unseen"],

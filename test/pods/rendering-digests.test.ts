@@ -6,7 +6,7 @@ import { type Json, parsed, sessionsSpec, stored, workersSpec } from "../api/env
 
 /**
  * Digests of what is rendered around a template, by rendering number. Pods are distinguished by a hash of the template
- * and this number. If the rendering changes and the number does not, two kinds of warm Pods count as one, and
+ * and this number. If the rendering changes and the number does not, two kinds of parked Pods count as one, and
  * Deployments change in place, which rolls busy workers. So increase the number, and record the new digests here.
  */
 const SESSION_POD: Readonly<Record<number, readonly string[]>> = {
@@ -18,7 +18,6 @@ const SESSION_POD: Readonly<Record<number, readonly string[]>> = {
   // An annotation that nothing reads was removed under the same number.
   5: ["eff1df9c2c34", "cb3a35140417", "372e74eab38e", "abd6fadd133e", "faa0e362ef97", "0d3e108cac83"],
   6: ["6c34e108ed4c", "bbbb6ab6046e", "0874cddd053b", "2d2b89e966a2", "81536d4ca890"],
-  7: ["f11df60102ab", "9d7e47747016", "28bf9fe522da", "a1865d4e0223"],
 };
 const WORKER_DEPLOYMENT: Readonly<Record<number, readonly string[]>> = {
   1: ["0fdcc854b753", "1c3fbcc517cc"],
@@ -28,14 +27,22 @@ const WORKER_DEPLOYMENT: Readonly<Record<number, readonly string[]>> = {
   5: ["464a5dcd485c", "2d4aef355065"],
 };
 
-const TEMPLATE: Json = { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] } };
-const WAYS: readonly Json[] = [{}, { lease: "Operator" }, { preload: true }, { credential: "EnvironmentKey" }];
+const TEMPLATE: Json = { spec: { containers: [{ name: "worker", image: "worker:1" }] } };
+/** A container with a command waits in a shell, if parking is left out. */
+const WITH_COMMAND: Json = { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] } };
+const WAYS: readonly Json[] = [
+  {},
+  { lease: "Operator" },
+  { parking: "Shell", template: WITH_COMMAND },
+  { parking: "Program", template: WITH_COMMAND },
+  { credential: "EnvironmentKey", template: WITH_COMMAND },
+];
 
 /** The rendered object without the hash, which depends on the number. */
 const digestOf = (object: unknown, hash: string) => hashOf(JSON.parse(JSON.stringify(object).replaceAll(hash, "HASH")));
 
 describe("what is rendered around a template changes only with the number", () => {
-  test("for a session's Pod, in each way to wait", () => {
+  test("for a session's Pod, in each way of parking", () => {
     const digests = WAYS.map((way) => {
       const template = sessionTemplate(parsed(stored(sessionsSpec({ template: TEMPLATE, ...way }))));
       return digestOf(template.render("berth-research-bcdfghjk"), template.hash);
@@ -45,7 +52,7 @@ describe("what is rendered around a template changes only with the number", () =
 
   test("for a worker's Deployment, with and without a busyProbe", () => {
     const digests = [{}, { busyProbe: { httpGet: { path: "/busy", port: 9000 } } }].map((probe) => {
-      const template = workerTemplate(parsed(stored(workersSpec(probe))));
+      const template = workerTemplate(parsed(stored(workersSpec({ template: TEMPLATE, ...probe }))));
       return digestOf(template.deployment(1), template.hash);
     });
     expect(digests).toEqual(WORKER_DEPLOYMENT[WORKER_RENDERING]);

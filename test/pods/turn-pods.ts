@@ -1,5 +1,6 @@
 import {
   ANNOTATION_ENDED_TURN,
+  ANNOTATION_PARKING,
   ANNOTATION_SESSION_CONTAINER,
   ANNOTATION_TURN_CONTAINER,
   LABEL_PHASE,
@@ -52,6 +53,7 @@ export function turnsPod(of: TurnsPod = {}): Pod {
         ...{ name, namespace: "agents", labels: { [LABEL_PHASE]: phase } },
         annotations: {
           [ANNOTATION_SESSION_CONTAINER]: SESSION,
+          [ANNOTATION_PARKING]: "Shell",
           [ANNOTATION_ENDED_TURN]: String(ended),
           ...(of.claimedIn !== undefined && { [ANNOTATION_TURN_CONTAINER]: of.claimedIn }),
           ...of.annotations,

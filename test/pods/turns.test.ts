@@ -192,16 +192,16 @@ describe("a turn's container", () => {
     });
   });
 
-  test("with preload starts the first program ahead, and waits in a shell for the items of all others", () => {
-    const live = liveOf({ container: CONTAINER, annotations: { "berth.dev/preload": "true" } });
+  test("with parking Program starts the first program ahead, and waits in a shell for the items of all others", () => {
+    const live = liveOf({ container: CONTAINER, annotations: { "berth.dev/parking": "Program" } });
     const [first, second] = [renderTurn(live, 1), renderTurn(live, 2)];
     expect(startsAhead(live, 1)).toBe(true);
     expect(first).toMatchObject({ stdin: true });
     expect(first.command).toEqual(["/bin/sh", "-c", expect.any(String), "berth-program", "node", "a b", "--x"]);
     expect(isWaitingCommand(first.command)).toBe(false);
     expect(startsAhead(live, 2)).toBe(false);
-    expect(turnAnnotations(true)["berth.dev/turn-script"]).toContain(waitingScript("line"));
-    expect(turnAnnotations(false)["berth.dev/turn-script"]).toContain(waitingScript());
+    expect(turnAnnotations("Program")["berth.dev/turn-script"]).toContain(waitingScript("line"));
+    expect(turnAnnotations("Shell")["berth.dev/turn-script"]).toContain(waitingScript());
     expect(second.command?.slice(3)).toEqual(["berth-shell", "node", "a b", "--x"]);
     // The kubelet would expand these.
     expect(first.command?.[2]).not.toMatch(/\$\([A-Za-z_]|\$\$/);
@@ -356,7 +356,7 @@ const WAITED = 75;
 interface TurnStart {
   /** The Pod's record of ended turns. */
   readonly ended: string | null;
-  readonly preload?: true;
+  readonly parking?: "Shell" | "Program";
   /** Of the template. */
   readonly argv?: readonly string[];
   /** What is on its standard input before that closes. */
@@ -365,13 +365,10 @@ interface TurnStart {
 
 /** Starts the shell of a turn on a node. */
 function startTurn({ program, args, argv0 }: Shell, turn: number, of: TurnStart) {
-  const { ended, preload, argv = ["sh"], input = "" } = of;
+  const { ended, parking = "Shell", argv = ["sh"], input = "" } = of;
   const folder = newFolder();
   if (ended !== null) writeFileSync(join(folder, fileOf("berth.dev/ended-turn")), ended);
-  const pod = liveOf({
-    container: { command: [...argv] },
-    annotations: preload ? { "berth.dev/preload": "true" } : {},
-  });
+  const pod = liveOf({ container: { command: [...argv] }, annotations: { "berth.dev/parking": parking } });
   const [{ mountPath }] = keeperOf({ name: "worker" })["volumeMounts"] as [{ mountPath: string }];
   const [, ...command] = renderTurn(pod, turn).command ?? [];
   const inFolder = (text: string) => text.replaceAll(mountPath, folder);
@@ -412,11 +409,11 @@ for (const [name, shell] of Object.entries(SHELLS)) {
     });
   });
 
-  describe.skipIf(!isInstalled(shell))(`in ${name}, a turn with preload`, () => {
+  describe.skipIf(!isInstalled(shell))(`in ${name}, a turn with parking Program`, () => {
     /** The program prints its arguments and its input. */
     const argv = ["sh", "-c", 'echo "$1"; cat; exit 7', "worker", "a b"];
     const startedAs = (turn: number, ended: string, input: string) =>
-      startTurn(shell, turn, { ended, preload: true, argv, input });
+      startTurn(shell, turn, { ended, parking: "Program", argv, input });
     const frame = programFrame({ ANTHROPIC_WORK_ID: "work_1" }) ?? "";
 
     test("starts the first program ahead of its work item, with the container's input", () => {
@@ -436,7 +433,7 @@ for (const [name, shell] of Object.entries(SHELLS)) {
     });
 
     test.each([1, 2])("ends with 127 if the program of turn %i is not in the image", (turn) => {
-      const missing = { ended: "0", preload: true, argv: ["no-such-program"], input: frame } as const;
+      const missing = { ended: "0", parking: "Program", argv: ["no-such-program"], input: frame } as const;
       expect(startTurn(shell, turn, missing)).toMatchObject({ status: 127, stdout: "" });
     });
   });

@@ -15,12 +15,12 @@ describe("workspace type Pod", () => {
   test("mounts a volume of the Pod in the session container, beside the template's own", () => {
     const template = podTemplate({
       containers: [
-        { name: "worker", image: "worker:1", command: ["worker"], volumeMounts: [{ name: "tmp", mountPath: "/tmp" }] },
+        { name: "worker", image: "worker:1", volumeMounts: [{ name: "tmp", mountPath: "/tmp" }] },
         { name: "proxy", image: "proxy:1" },
       ],
       volumes: [{ name: "tmp", emptyDir: {} }],
     });
-    const { spec, metadata } = podOf({ type: "Pod", mountPath: "/home/agent", sleepSeconds: 0 }, template);
+    const { spec, metadata } = podOf({ type: "Pod", mountPath: "/home/agent" }, template);
     expect(spec["volumes"]).toEqual([
       { name: "tmp", emptyDir: {} },
       { name: VOLUME, emptyDir: {} },
@@ -37,7 +37,7 @@ describe("workspace type Pod", () => {
   });
 
   test("limits the volume's size if the spec does", () => {
-    const { spec } = podOf({ type: "Pod", sizeLimit: "10Gi", sleepSeconds: 0 });
+    const { spec } = podOf({ type: "Pod", sizeLimit: "10Gi" });
     expect(spec["volumes"]).toEqual([{ name: VOLUME, emptyDir: { sizeLimit: "10Gi" } }]);
   });
 
@@ -99,7 +99,7 @@ describe("a template's own mounts", () => {
     const template = (session: Json) => ({
       metadata: { annotations: { "kubectl.kubernetes.io/default-container": "worker" } },
       ...podTemplate({
-        containers: [proxy, { ...proxy, name: "worker", command: ["worker"], ...session }],
+        containers: [proxy, { ...proxy, name: "worker", ...session }],
         volumes: [{ name: "own", emptyDir: {} }],
       }),
     });

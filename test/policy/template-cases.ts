@@ -20,7 +20,7 @@ export interface TemplateCase {
 export function templateOf({ metadata, pod, container }: Omit<TemplateCase, "name" | "needs">): Json {
   return {
     ...(metadata ? { metadata } : {}),
-    spec: { ...pod, containers: [{ name: "worker", image: "worker:1", command: ["worker"], ...container }] },
+    spec: { ...pod, containers: [{ name: "worker", image: "worker:1", ...container }] },
   };
 }
 

@@ -158,7 +158,7 @@ describe("Pods with a volume that has no session", () => {
   ) => {
     const { nowMs, hash, maxConcurrent, busy, draining, prepareTimeoutMs } = input(bound);
     const limits = { nowMs, hash, maxConcurrent, busy, draining, prepareTimeoutMs, warm: 0, demand: 0, creating: 0 };
-    const rest = { warmScaleDownMs: 5 * MINUTE, surplusSinceMs: null };
+    const rest = { parkedMaxAgeMs: 0, warmScaleDownMs: 5 * MINUTE, surplusSinceMs: null, surgeBlockedUntilMs: 0 };
     const warm = { ...limits, ...rest, pods: [], trusts: () => true, ...unassigned };
     return planVolumeCapacity(input(bound), warm, lost);
   };

@@ -4,8 +4,13 @@ import { type CapacityPlan, type FreePod, planCapacity } from "../../src/pool/ca
 
 const SECOND = 1_000;
 const MINUTE = 60_000;
+const MAX_AGE = 10 * MINUTE;
+/** Maximum ages vary over the last fifth of their span. */
+const YOUNGEST_OLD = 0.8;
 const SCALE_DOWN = 5 * MINUTE;
 const STEP = 5 * SECOND;
+/** The pool's pause after an abandoned replacement: five times its patience. */
+const SURGE_BLOCK = 5 * MINUTE;
 
 interface World {
   nowMs: number;
@@ -17,6 +22,7 @@ interface World {
   pods: (FreePod & { readyAtMs: number; scheduledInMs: number })[];
   creating: { hash: string; shownAtMs: number }[];
   surplusSinceMs: number | null;
+  surgeBlockedUntilMs: number;
   draining: boolean;
   /** Whether the cluster is full: no new Pod gets a node. */
   full: boolean;
@@ -61,16 +67,18 @@ const newWorld = (): World => ({
   pods: [],
   creating: [],
   surplusSinceMs: null,
+  surgeBlockedUntilMs: 0,
   draining: false,
   full: false,
   made: 0,
 });
 
-const planFor = (world: World): CapacityPlan =>
+const planFor = (world: World, parkedMaxAgeMs: number): CapacityPlan =>
   planCapacity({
     ...world,
     creating: world.creating.length,
     trusts: () => true,
+    parkedMaxAgeMs,
     prepareTimeoutMs: 10 * MINUTE,
     warmScaleDownMs: SCALE_DOWN,
   });
@@ -81,6 +89,8 @@ const total = (world: World) => world.pods.length + world.creating.length + worl
 /** Carries a plan out like the pool: removed Pods are gone at once, and created ones appear a little later. */
 function carryOut(world: World, plan: CapacityPlan): void {
   world.surplusSinceMs = plan.surplusSinceMs;
+  if (plan.remove.some(({ reason }) => reason === "SurgeGivenUp"))
+    world.surgeBlockedUntilMs = world.nowMs + SURGE_BLOCK;
   const gone = new Set(plan.remove.map(({ name }) => name));
   world.pods = world.pods.filter(({ name }) => !gone.has(name));
   for (let n = 0; n < plan.create; n += 1) {
@@ -158,8 +168,8 @@ function apply(world: World, what: Change): void {
 }
 
 /** Makes a plan, checks what must hold for every plan, and carries it out. */
-function planAndCheck(world: World): CapacityPlan {
-  const plan = planFor(world);
+function planAndCheck(world: World, parkedMaxAgeMs: number): CapacityPlan {
+  const plan = planFor(world, parkedMaxAgeMs);
   const names = plan.remove.map(({ name }) => name);
   expect(new Set(names).size).toBe(names.length);
   for (const name of names) expect(world.pods.some((pod) => pod.name === name)).toBe(true);
@@ -176,7 +186,9 @@ function planAndCheck(world: World): CapacityPlan {
     return plan;
   }
   // A replacement may exceed the maximum by one; no other creation may, and existing excess is removed.
-  const replaceable = kept.some((pod) => pod.hash !== world.hash);
+  const isOld = ({ createdAtMs }: FreePod) =>
+    parkedMaxAgeMs > 0 && world.nowMs - createdAtMs >= YOUNGEST_OLD * parkedMaxAgeMs;
+  const replaceable = kept.some((pod) => pod.hash !== world.hash || isOld(pod));
   const over = total(world) - world.maxConcurrent;
   if (plan.create > 0) expect(over).toBeLessThanOrEqual(replaceable ? 1 : 0);
   if (world.pods.length > 0) expect(over).toBeLessThanOrEqual(1 + Math.max(0, world.creating.length - plan.create));
@@ -184,38 +196,41 @@ function planAndCheck(world: World): CapacityPlan {
   const voluntary = plan.remove.filter(({ reason }) => reason !== "OverMaximum");
   const lost = voluntary.filter(({ name }) => before.parked.some((pod) => pod.name === name));
   if (lost.length > 0 && plan.wanted > 0) expect(kept.length).toBeGreaterThanOrEqual(1);
-  if (lost.length > 0) expect(kept.length).toBeGreaterThanOrEqual(Math.min(plan.wanted, before.parked.length));
+  const agedOut = lost.filter(({ reason }) => reason === "Aged").length;
+  if (plan.wanted > 0) expect(agedOut).toBeLessThanOrEqual(1);
+  if (lost.length > 0)
+    expect(kept.length + agedOut).toBeGreaterThanOrEqual(Math.min(plan.wanted, before.parked.length));
   return plan;
 }
 
-function run(world: World, story: readonly Change[]): void {
+function run(world: World, story: readonly Change[], parkedMaxAgeMs: number): void {
   for (const what of story) {
     apply(world, what);
-    planAndCheck(world);
+    planAndCheck(world, parkedMaxAgeMs);
     for (let n = 0; what.is === "pass" && n < what.steps; n += 1) {
       pass(world);
-      planAndCheck(world);
+      planAndCheck(world, parkedMaxAgeMs);
     }
   }
 }
 
-/** Long enough to create every Pod, and to remove surplus. */
-const QUIET_STEPS = (8 * SCALE_DOWN) / STEP;
+/** Long enough to create every Pod, remove surplus, and retry an abandoned replacement. */
+const QUIET_STEPS = (4 * (SCALE_DOWN + SURGE_BLOCK)) / STEP;
 
 describe("under random demand, claims, losses and spec changes", () => {
   test("settles at the wanted number of Pods when nothing changes any more", () => {
     fc.assert(
       fc.property(changes, (story) => {
         const world = newWorld();
-        run(world, story);
+        run(world, story, 0);
         world.full = false;
         for (let n = 0; n < QUIET_STEPS; n += 1) {
           pass(world);
-          planAndCheck(world);
+          planAndCheck(world, 0);
         }
         for (let n = 0; n < 20; n += 1) {
           pass(world);
-          const plan = planAndCheck(world);
+          const plan = planAndCheck(world, 0);
           expect(plan).toMatchObject({ create: 0, remove: [], surplusSinceMs: null });
           expect(world.pods.filter(({ hash, state }) => hash === world.hash && state === "warm")).toHaveLength(
             plan.wanted,
@@ -224,6 +239,26 @@ describe("under random demand, claims, losses and spec changes", () => {
         }
       }),
       { numRuns: 150 },
+    );
+  });
+
+  test("lets no Pod exceed its age while there is room for a replacement", () => {
+    fc.assert(
+      fc.property(changes, (story) => {
+        const world = newWorld();
+        run(world, story, MAX_AGE);
+        world.full = false;
+        const bound = MAX_AGE + 2 * SURGE_BLOCK + 5 * MINUTE;
+        for (let n = 0; n < (2 * bound) / STEP; n += 1) {
+          pass(world);
+          planAndCheck(world, MAX_AGE);
+          if (n < bound / STEP) continue;
+          for (const pod of world.pods) {
+            expect(world.nowMs - (pod.scheduledAtMs ?? pod.createdAtMs)).toBeLessThanOrEqual(MAX_AGE + 5 * MINUTE);
+          }
+        }
+      }),
+      { numRuns: 100 },
     );
   });
 
@@ -240,12 +275,12 @@ describe("under random demand, claims, losses and spec changes", () => {
       { maxLength: 60 },
     );
     fc.assert(
-      fc.property(quiet, (story) => {
+      fc.property(quiet, fc.constantFrom(0, MAX_AGE), (story, maxAge) => {
         const world = newWorld();
-        run(world, [{ is: "pass", steps: 30 }]);
+        run(world, [{ is: "pass", steps: 30 }], maxAge);
         expect(parkedOf(world).length).toBeGreaterThan(0);
         for (const what of story) {
-          run(world, [what]);
+          run(world, [what], maxAge);
           if (world.warm > 0) expect(parkedOf(world).length).toBeGreaterThan(0);
         }
       }),
@@ -257,13 +292,13 @@ describe("under random demand, claims, losses and spec changes", () => {
     fc.assert(
       fc.property(changes, (story) => {
         const world = newWorld();
-        run(world, story);
+        run(world, story, MAX_AGE);
         world.draining = true;
         for (let n = 0; n < 10; n += 1) {
-          planAndCheck(world);
+          planAndCheck(world, MAX_AGE);
           pass(world);
         }
-        planAndCheck(world);
+        planAndCheck(world, MAX_AGE);
         expect([world.pods, world.creating]).toEqual([[], []]);
       }),
       { numRuns: 50 },

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { type CapacityInput, type FreePod, planCapacity } from "../../src/pool/capacity.ts";
+import { type CapacityInput, type FreePod, planCapacity, SURGE_PATIENCE_MS } from "../../src/pool/capacity.ts";
 
 const MINUTE = 60_000;
 const NOW = 10 * 60 * MINUTE;
@@ -16,9 +16,11 @@ const input = (more: Partial<CapacityInput> = {}): CapacityInput => ({
   creating: 0,
   pods: [],
   trusts: () => true,
+  parkedMaxAgeMs: 10 * MINUTE,
   prepareTimeoutMs: 10 * MINUTE,
   warmScaleDownMs: 5 * MINUTE,
   surplusSinceMs: null,
+  surgeBlockedUntilMs: 0,
   draining: false,
   ...more,
 });
@@ -45,6 +47,8 @@ const parked = (ageMs = MINUTE) => pod("warm", { ageMs });
 const preparing = (ageMs = MINUTE) => pod("preparing", { ageMs });
 const unscheduled = (ageMs = MINUTE) => pod("unscheduled", { ageMs });
 const outdated = (state: FreePod["state"] = "warm") => pod(state, { hash: OLD });
+/** Past its maximum age, including jitter. */
+const aged = () => parked(11 * MINUTE);
 const NOTHING = { create: 0, remove: [] };
 
 describe("the number of Pods", () => {
@@ -121,6 +125,11 @@ describe("surplus", () => {
     expect(plan({ pods: [parked()], warmScaleDownMs: 0 }).remove).toHaveLength(1);
   });
 
+  test("removes an unneeded aged Pod for its age, instead of keeping it for a replacement", () => {
+    const old = aged();
+    expect(plan({ pods: [old] })).toMatchObject({ create: 0, remove: [{ name: old.name, reason: "Aged" }] });
+  });
+
   test("does not remove a serving outdated Pod for a surplus of unready new ones", () => {
     const serves = outdated();
     const waiting = [unscheduled(), unscheduled()];
@@ -161,6 +170,95 @@ describe("preparation", () => {
 
   test("never replaces a Pod without a node, since a node may be starting", () => {
     expect(plan({ warm: 1, pods: [unscheduled(24 * 60 * MINUTE)] })).toMatchObject(NOTHING);
+  });
+});
+
+describe("age", () => {
+  test("removes none while another's successor is missing", () => {
+    const pods = [aged(), aged()];
+    expect(plan({ warm: 3, pods })).toMatchObject({ create: 1, remove: [] });
+  });
+
+  test("deletes the old Pod first if two or more are free, one at a time", () => {
+    const pods = [aged(), aged(), parked()];
+    expect(plan({ warm: 3, pods })).toMatchObject({
+      create: 1,
+      remove: [{ name: pods[0]?.name, reason: "Aged" }],
+    });
+    expect(plan({ warm: 3, pods: pods.slice(1), creating: 1 })).toMatchObject(NOTHING);
+    expect(plan({ warm: 3, pods: [...pods.slice(1), preparing()] })).toMatchObject(NOTHING);
+    expect(plan({ warm: 3, pods: [...pods.slice(1), parked()] })).toMatchObject({
+      create: 1,
+      remove: [{ name: pods[1]?.name }],
+    });
+  });
+
+  test("creates the replacement of the only free Pod first, one over the maximum", () => {
+    const old = aged();
+    const only = { warm: 1, maxConcurrent: 1 };
+    expect(plan({ ...only, pods: [old] })).toMatchObject({ create: 1, remove: [] });
+    expect(plan({ ...only, pods: [old], creating: 1 })).toMatchObject(NOTHING);
+    expect(plan({ ...only, pods: [old, preparing()] })).toMatchObject(NOTHING);
+    expect(plan({ ...only, pods: [old, parked()] })).toMatchObject({
+      create: 0,
+      remove: [{ name: old.name, reason: "Aged" }],
+    });
+  });
+
+  test("leaves no room over the maximum for an old Pod that sessions displaced", () => {
+    const { remove } = plan({ warm: 1, maxConcurrent: 2, busy: 2, pods: [aged()] });
+    expect(remove).toHaveLength(1);
+  });
+
+  test("never replaces a Pod for its age with parkedMaxAgeSeconds: 0", () => {
+    expect(plan({ warm: 1, parkedMaxAgeMs: 0, pods: [parked(24 * 60 * MINUTE)] })).toMatchObject({
+      ...NOTHING,
+      againAtMs: null,
+    });
+  });
+
+  test("spreads the ages of Pods made together over a fifth of the span, with a fixed time for each", () => {
+    const pods = Array.from({ length: 50 }, () => parked(0));
+    const agedAt = pods.map((one) => plan({ warm: 1, pods: [one] }).againAtMs ?? 0);
+    for (const at of agedAt) {
+      expect(at).toBeGreaterThanOrEqual(NOW + 8 * MINUTE);
+      expect(at).toBeLessThanOrEqual(NOW + 10 * MINUTE);
+    }
+    expect(new Set(agedAt).size).toBeGreaterThan(40);
+    expect(pods.map((one) => plan({ warm: 1, pods: [one] }).againAtMs)).toEqual(agedAt);
+  });
+
+  test("does not count the wait for a node", () => {
+    const late = pod("warm", { ageMs: 60 * MINUTE, scheduledAtMs: NOW - MINUTE });
+    expect(plan({ warm: 1, pods: [late] })).toMatchObject(NOTHING);
+  });
+
+  test("does not keep a Pod young because of a binding time far in the future", () => {
+    const old = [1, 2].map(() => pod("warm", { ageMs: 11 * MINUTE, scheduledAtMs: Number.MAX_SAFE_INTEGER }));
+    expect(plan({ warm: 2, pods: old }).remove).toEqual([{ name: old[0]?.name, reason: "Aged" }]);
+  });
+
+  test("abandons a replacement without a node after a minute, and does not retry at once", () => {
+    const pods = [aged(), unscheduled(SURGE_PATIENCE_MS)];
+    expect(plan({ warm: 1, pods })).toMatchObject({
+      create: 0,
+      remove: [{ name: pods[1]?.name, reason: "SurgeGivenUp" }],
+    });
+    const young = [aged(), unscheduled(SURGE_PATIENCE_MS - 1)];
+    expect(plan({ warm: 1, pods: young })).toMatchObject({ ...NOTHING, againAtMs: NOW + 1 });
+  });
+
+  test("tries the next replacement when the pause has ended", () => {
+    const pods = [aged()];
+    const until = NOW + 5 * MINUTE;
+    expect(plan({ warm: 1, pods, surgeBlockedUntilMs: until })).toMatchObject({ ...NOTHING, againAtMs: until });
+    expect(plan({ warm: 1, pods, surgeBlockedUntilMs: NOW })).toMatchObject({ create: 1 });
+  });
+
+  test("keeps a needed Pod without a node, which is no replacement", () => {
+    expect(plan({ warm: 2, pods: [aged(), unscheduled(SURGE_PATIENCE_MS)] })).toMatchObject(NOTHING);
+    const rolling = [outdated(), aged(), unscheduled(SURGE_PATIENCE_MS)];
+    expect(plan({ warm: 2, pods: rolling }).remove).toEqual([]);
   });
 });
 
@@ -267,7 +365,7 @@ describe("a Pod that the policy forbids", () => {
 
 describe("draining", () => {
   test("removes every free Pod and creates none", () => {
-    const pods = [parked(), preparing(), unscheduled(), outdated()];
+    const pods = [parked(), preparing(), unscheduled(), outdated(), aged()];
     expect(plan({ draining: true, warm: 5, demand: 5, pods })).toEqual({
       wanted: 0,
       create: 0,

@@ -38,6 +38,20 @@ function parked({ name, hash = NEW, ageSeconds = 10, node = "steady" }: Kind): P
       labels: { [LABEL_TEMPLATE_HASH]: hash },
       annotations: { ...metadata.annotations, [ANNOTATION_NEEDS]: "[]" },
     },
+    status: {
+      ...made.status,
+      containerStatuses: [
+        {
+          name: "worker",
+          state: {
+            waiting: {
+              reason: "CreateContainerConfigError",
+              message: `couldn't find key work-secret in Secret agents/${name}`,
+            },
+          },
+        },
+      ],
+    },
   };
 }
 
@@ -198,8 +212,7 @@ const POLICY = { capabilities: ["NET_ADMIN"] };
 
 /** A rendered Pod from a cache, with these added capabilities. */
 function podOf(add: readonly string[], annotations: Record<string, string> = {}): Pod {
-  const securityContext = { capabilities: { add } };
-  const containers = [{ name: "worker", image: "worker:1", command: ["worker"], securityContext }];
+  const containers = [{ name: "worker", image: "worker:1", securityContext: { capabilities: { add } } }];
   const made = sessionTemplate(parsed(stored(sessionsSpec({ template: podTemplate({ containers }) })))).render("p");
   return cachedPod({
     ...made,

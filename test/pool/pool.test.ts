@@ -18,13 +18,24 @@ import { VirtualClock } from "../support/virtual-clock.ts";
 const NEW = pod({ phase: "Pending", containerStatuses: [] }, { spec: { nodeName: "" } });
 
 const free = (name: string, status: Pod["status"] = {}) =>
-  pod(status, {
-    metadata: {
-      ...{ name, uid: `${name}-uid`, creationTimestamp: new Date(new VirtualClock().now()).toISOString() },
-      annotations: { "berth.dev/session-container": "worker", [ANNOTATION_NEEDS]: "[]" },
-      labels: { "berth.dev/phase": "warm" },
+  pod(
+    {
+      containerStatuses: [
+        {
+          name: "worker",
+          state: { waiting: { reason: "CreateContainerConfigError", message: `secret "${name}" not found` } },
+        },
+      ],
+      ...status,
     },
-  });
+    {
+      metadata: {
+        ...{ name, uid: `${name}-uid`, creationTimestamp: new Date(new VirtualClock().now()).toISOString() },
+        annotations: { "berth.dev/session-container": "worker", [ANNOTATION_NEEDS]: "[]" },
+        labels: { "berth.dev/phase": "warm" },
+      },
+    },
+  );
 
 /** A pool that keeps `warm` Pods, with these Pods in the cache. No attach to the Pod `unattached` succeeds. */
 function poolOf(pods: readonly Pod[], answer: Answer, unattached = "", warm = 1, made = NEW) {
@@ -35,7 +46,7 @@ function poolOf(pods: readonly Pod[], answer: Answer, unattached = "", warm = 1,
   const kube = new FakeKube(answer, clock);
   const claims = new ClaimTable();
   const sessions = {
-    ...{ maxConcurrent: warm, warm, prepareTimeoutSeconds: 600 },
+    ...{ maxConcurrent: warm, warm, parkedMaxAgeSeconds: 0, prepareTimeoutSeconds: 600 },
     workspace: "Ephemeral",
   };
   const context = fakeContext({
@@ -49,7 +60,8 @@ function poolOf(pods: readonly Pod[], answer: Answer, unattached = "", warm = 1,
     podPolicy: {},
     nodeOutlook: () => "stays",
     environment: () => ({ spec: { sessions } }),
-    template: () => ({ hash: "", needs: [], render: () => made }),
+    template: () => ({ hash: "", needs: [], parking: { mode: "Key" }, render: () => made }),
+    shellFailed: (message: string) => failures.push(message),
     sleepFailed: (message: string) => failures.push(message),
   });
   const pool: Pool = new Pool({
@@ -274,24 +286,25 @@ test("keeps connections to all Pods that wait, the oldest first, whether they ar
 const NO_SHELL = 'exec: "/bin/sh": no such file or directory';
 
 test.each([
-  ["has no shell to wait in", NO_SHELL, {}, []],
-  ["could not be started otherwise", "mkdir /x: read-only file system", {}, []],
+  ["has no shell", NO_SHELL, "Shell", {}, ["the image has no /bin/sh"]],
+  ["could not be started otherwise", "mkdir /x: read-only file system", "Shell", {}, []],
   [
-    "has no shell for later items",
+    "has no shell for a program",
     NO_SHELL,
-    { "berth.dev/preload": "true", "berth.dev/ended-turn": "0" },
+    "Program",
+    { "berth.dev/ended-turn": "0" },
     ["the image has no /bin/sh, date or sleep"],
   ],
 ])(
-  "reports why Pods don't get warm, and that sessions can't sleep, if the image %s",
-  async (_, message, waits, expected) => {
+  "reports that Pods can't wait in a shell, or sleep, if the image %s",
+  async (_, message, parking, turns, expected) => {
     const { metadata, ...rest } = free("parked", {
       phase: "Failed",
       containerStatuses: [
         { name: "worker", state: { terminated: { exitCode: 128, reason: "StartError", message, finishedAt: null } } },
       ],
     });
-    const annotations = { ...metadata.annotations, ...waits };
+    const annotations = { ...metadata.annotations, "berth.dev/parking": parking, ...turns };
     const over = { ...rest, metadata: { ...metadata, annotations } };
     const { pool, run, failures } = poolOf([over], ({ plural, verb }) => {
       if (plural === "pods" && verb === "get") return over;

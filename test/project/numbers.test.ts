@@ -18,6 +18,7 @@ import { UNREAD_MS } from "../../src/observe/http-server.ts";
 import { KEEPER_SLACK_MS } from "../../src/pods/sleep-mark.ts";
 import { FAILURES_TO_OPEN } from "../../src/pods/starts.ts";
 import { MOST_TURNS } from "../../src/pods/turns.ts";
+import { parkedMaxAgeMs } from "../../src/pool/parked-age.ts";
 import { ALIVE_MS, EARLY_MS, FRESH_MS, LOOKS_PER_SECOND } from "../../src/queue/hints.ts";
 import { PAGE_REST_MS } from "../../src/queue/waiting-sessions.ts";
 import { COUNTS_EVERY_MS } from "../../src/reconcile/status-writer.ts";
@@ -89,8 +90,12 @@ const SENTENCES: Record<string, readonly string[]> = {
     `at most ${WAITING_KEPT_MS / 3_600_000} hours for a work item of the session`,
     `within the ${s(windowMs(t))} in which an offer is valid`,
     `offers it again after ${s(t.othersReclaimMs)}`,
-    `after ${s(t.unclaimedParkedMs)}, or after ${minutes(t.unclaimedPreparingMs)} min if it isn't warm yet`,
+    `after ${s(t.unclaimedParkedMs)}, or after ${minutes(t.unclaimedPreparingMs)} min if it isn't parked yet`,
     `After a crash of the operator, within ${minutes(VOLUME_CREATION_LATENESS * t.lateRecordsMs) === 2 ? "two" : "?"} minutes`,
+  ],
+  "docs/parking.md": [
+    `It checks this every ${minutes(t.policyCheckMs) === 10 ? "ten" : "?"} minutes`,
+    `after ${minutes(parkedMaxAgeMs(undefined, "Key")) === 10 ? "ten" : "?"} minutes, before common alerts`,
   ],
   "docs/high-availability.md": [
     `renewed within the last ${s(RENEW_DEADLINE_MS)}`,
@@ -131,6 +136,7 @@ const SENTENCES: Record<string, readonly string[]> = {
   "docs/troubleshooting.md": [
     `${s(t.keyRetryMs)} while there is no good key; ${s(t.keyRefreshMs)} while there is one`,
     `| ${minutes(t.templateRetryMaxMs)} minute at most |`,
+    `with \`parking\` left out | ${minutes(t.policyCheckMs)} minutes at most |`,
     `good keys | ${minutes(t.rejectedKeyRetryMs)} minutes at most`,
     `| ${minutes(t.prepareBackoffMaxMs)} minutes at most; ${s(t.prepareBackoffBaseMs)} after the first refusal`,
     `| ${s(t.retryMaxMs)} at most; longer if it sent \`Retry-After\` |`,

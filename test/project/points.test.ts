@@ -36,6 +36,7 @@ const NEVER: Readonly<Record<Kind, Readonly<Record<string, string>>>> = {
   },
   Operator: { "sweep.list": "the answers to the operator's own heartbeats show what happens to the item" },
   workers: {
+    "reconcile.check-attach": "workers wait for no session",
     "reconcile.check-turns": "and do not sleep",
   },
 };

@@ -13,7 +13,7 @@ const CHANGELOG = `# Changelog
 
 ## 1.2.0
 
-- Show [parking](docs/warm-pods.md#key) and a [site](https://x.example/y).
+- Show [parking](docs/parking.md#key) and a [site](https://x.example/y).
 
 ### Fixed
 
@@ -26,7 +26,7 @@ const CHANGELOG = `# Changelog
 
 test("a release's notes are the changelog's section about its version, with links that work on another page", () => {
   expect(releaseNotes(CHANGELOG, "1.2.0", SOURCE)).toBe(
-    `- Show [parking](${SOURCE}/blob/v1.2.0/docs/warm-pods.md#key) and a [site](https://x.example/y).\n\n` +
+    `- Show [parking](${SOURCE}/blob/v1.2.0/docs/parking.md#key) and a [site](https://x.example/y).\n\n` +
       "### Fixed\n\n- A [heading](#fixed).\n",
   );
   expect(releaseNotes(CHANGELOG, "1.2.0-rc.1", SOURCE)).toBe("- A candidate.\n");

@@ -162,8 +162,10 @@ describe("5. open, lease: Operator: no container starts without a lease", () => 
 });
 
 describe("6. watch, lease: Operator", () => {
-  test("assigns a Pod again, and detects a failed start, as with lease: Worker", () => {
-    expect(stepOf(kept(), PREPARING, 1_410, { podAssigned: false })).toEqual({ do: "touch" });
+  test("touches a waiting container again, and detects a failed start, as with lease: Worker", () => {
+    expect(stepOf(kept(), PARKED, 1_410)).toEqual({ do: "touch" });
+    const problem = { reason: "CreateContainerError", message: "no such command" };
+    expect(stepOf(kept(), { is: "preparing", problem }, 2_000)).toMatchObject({ do: "delete-pod", why: "StartFailed" });
     expect(stepOf(kept(), PREPARING, 60_900)).toMatchObject({ do: "delete-pod", why: "StartFailed" });
   });
 

@@ -284,13 +284,11 @@ describe("4. an item that is ours by its acknowledgement", () => {
 describe("5. open: a container that still waits", () => {
   const claim = opened();
 
-  const UNASSIGNED = { podAssigned: false };
-
-  test("assigns a Pod that was not assigned yet", () => {
-    expect(stepOf(opened({ touchedMs: null, touches: 0 }), PREPARING, 950, UNASSIGNED)).toEqual({ do: "touch" });
+  test("touches a Pod that was not touched yet", () => {
+    expect(stepOf(opened({ touchedMs: null, touches: 0 }), PARKED, 950)).toEqual({ do: "touch" });
   });
 
-  test("assigns it again after 0.5, 1 and 2 s, then every 4 s, until the cache shows it", () => {
+  test("touches again after 0.5, 1 and 2 s, then every 4 s", () => {
     for (const [touches, pause] of [
       [1, 500],
       [2, 1_000],
@@ -299,17 +297,54 @@ describe("5. open: a container that still waits", () => {
       [9, 4_000],
     ] as const) {
       const waiting = opened({ touches });
-      expect(stepOf(waiting, PREPARING, 910 + pause - 1, UNASSIGNED)).toEqual(waitUntil(910 + pause));
-      expect(stepOf(waiting, PREPARING, 910 + pause, UNASSIGNED)).toEqual({ do: "touch" });
+      expect(stepOf(waiting, PARKED, 910 + pause - 1)).toEqual(waitUntil(910 + pause));
+      expect(stepOf(waiting, PARKED, 910 + pause)).toEqual({ do: "touch" });
     }
   });
 
-  test("waits for a container whose kubelet restarts", () => {
+  test("does not repeat a touch early because the cache does not show it yet", () => {
+    const lagging = { podAssigned: false };
+    expect(stepOf(claim, PARKED, 920, lagging)).toEqual(waitUntil(1_410));
+    expect(stepOf(claim, PREPARING, 920, lagging)).toEqual(waitUntil(1_410));
+  });
+
+  test("waits for a container that is being created", () => {
     expect(stepOf(claim, PREPARING, 2_000)).toEqual(waitUntil(60_900));
   });
 
-  test("fails the start of a container that still is not ready after firstBeatTimeoutSeconds", () => {
-    expect(stepOf(claim, PREPARING, 60_900)).toMatchObject({ do: "delete-pod", why: "StartFailed" });
+  test("fails at once on a waiting reason that does not name our Secret", () => {
+    const problem = { reason: "CreateContainerConfigError", message: "container has runAsNonRoot" };
+    expect(stepOf(claim, { is: "preparing", problem }, 1_000)).toMatchObject({
+      do: "delete-pod",
+      why: "StartFailed",
+      message: expect.stringContaining("runAsNonRoot"),
+    });
+  });
+
+  test.each(["ErrImagePull", "ImagePullBackOff"])(
+    "%s: waits until the start timeout, since the kubelet pulls the image again",
+    (reason) => {
+      const pod = { is: "preparing", problem: { reason, message: "the registry is away" } } as const;
+      expect(stepOf(claim, pod, 1_000)).toEqual(waitUntil(60_900));
+      expect(stepOf(claim, pod, 60_900)).toMatchObject({
+        do: "delete-pod",
+        why: "StartFailed",
+        message: expect.stringContaining("the registry is away"),
+      });
+    },
+  );
+
+  test.each([
+    ["waits", PARKED],
+    ["is being created", PREPARING],
+  ] as const)("fails the start of a container that still %s after firstBeatTimeoutSeconds", (_, pod) => {
+    expect(stepOf(claim, pod, 60_900)).toMatchObject({ do: "delete-pod", why: "StartFailed" });
+  });
+
+  test("touches once after a restart, even if touched before, since the kubelet may have missed it", () => {
+    const recovered = opened({ touches: 0, touchedMs: null, openedMs: POLLED + 500_000, waitedMs: null });
+    expect(stepOf(recovered, PARKED, 500_001, { podAssigned: false })).toEqual({ do: "touch" });
+    expect(stepOf(recovered, PARKED, 500_001, { podAssigned: true })).toEqual({ do: "touch" });
   });
 
   test("waits for a Pod that is being deleted as long as its grace period and its node allow", () => {
@@ -635,16 +670,6 @@ describe("settle: fence, then stop", () => {
   test("onPodFailure: Release: sends one heartbeat for a killed session without any, or it would stay starting", () => {
     const died = settling("starting", 31_000, { end: { ...END, cause: "OOMKilled", exitCode: 137 } });
     expect(stepOf(died, ended(), 31_100, { limits: { ...LIMITS, onPodFailure: "Release" } })).toEqual(FIRST_BEAT);
-  });
-
-  test("onPodFailure: Release: releases a session that never started, however its waiting container ended", () => {
-    const release = { limits: { ...LIMITS, onPodFailure: "Release" as const } };
-    const step = (startedAtMs: number | null) => {
-      const end = { ...END, cause: "Evicted", exitCode: 143, startedAtMs } as const;
-      return stepOf(settling("active", 31_100, { end, ...fencedAt(31_000) }), ended(end), 31_200, release);
-    };
-    expect(step(null)).toEqual(waitUntil(31_000 + 90_000 + DEFAULT_TIMING.requestBoundMs));
-    expect(step(END.startedAtMs)).toEqual(STOP);
   });
 
   test("stops a stopping item by force without a fence", () => {

@@ -130,16 +130,18 @@ describe("the written status", () => {
     expect(await writing.write(running(3))).toBe(COUNTS_EVERY_MS);
   });
 
-  test("has the failure of sleep at once, and no longer when it is solved", async () => {
+  test.each([
+    ["parking", { mode: "Key" }],
+    ["sleep", { enabled: false }],
+  ])("has the failure of %s at once, and no longer when it is solved", async (part, choice) => {
     const writing = writer();
-    const saying = (words: { message: string; failure?: string }) =>
-      parts(["Ready"], { sleep: { enabled: false, ...words } });
+    const saying = (words: object) => parts(["Ready"], { [part]: { ...choice, ...words } });
     await writing.write(saying({ message: "no command" }));
     expect(await writing.write(saying({ message: "no shell" }))).toBe(COUNTS_EVERY_MS);
     expect(await writing.write(saying({ message: "no shell", failure: "exit code 127" }))).toBeNull();
-    expect(stored["sleep"]).toEqual({ enabled: false, message: "no shell", failure: "exit code 127" });
+    expect(stored[part]).toEqual({ ...choice, message: "no shell", failure: "exit code 127" });
     expect(await writing.write(saying({ message: "no command" }))).toBeNull();
-    expect(stored["sleep"]).toEqual({ enabled: false, message: "no command" });
+    expect(stored[part]).toEqual({ ...choice, message: "no command" });
   });
 
   test("has no counts that have changed back in the meantime", async () => {

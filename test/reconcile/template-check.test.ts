@@ -12,9 +12,7 @@ const NAME = "berth-research-template";
 const ABOUT = `create pods agents/${NAME}: `;
 
 function templateOf(container: Record<string, unknown> = {}, pod: Record<string, unknown> = {}): CheckedTemplate {
-  const template = {
-    spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"], ...container }], ...pod },
-  };
+  const template = { spec: { containers: [{ name: "worker", image: "worker:1", ...container }], ...pod } };
   return templateOfEnvironment(parsed(stored(sessionsSpec({ template }))));
 }
 
@@ -47,6 +45,25 @@ test("the longest Environment name still gives a valid Pod name", async () => {
   const kube = taken();
   await checkTemplate(kube.client, `${"a".repeat(20)}.${"b".repeat(25)}`, templateOf(), {});
   expect(kube.calls[0]?.ref.name).toMatch(/^[a-z0-9-]{1,63}$/);
+});
+
+test.each<[string, () => Promise<{ reason: string; message: string }>]>([
+  ["by the template", () => check(taken(), templateOf({ imagePullPolicy: "Always" }))],
+  [
+    "by admission (AlwaysPullImages)",
+    () =>
+      check(
+        taken((pod) => {
+          for (const container of pod.spec.containers) container.imagePullPolicy = "Always";
+        }),
+      ),
+  ],
+])("warns of imagePullPolicy Always, set %s", async (_how, checked) => {
+  expect(await checked()).toMatchObject({
+    accepted: true,
+    reason: "AcceptedWithWarning",
+    message: expect.stringContaining("IfNotPresent"),
+  });
 });
 
 describe("limits alone, which each waiting or sleeping Pod reserves,", () => {
@@ -252,7 +269,7 @@ describe("refusals", () => {
       "spec.sessions.template.spec.runtimeClassName: the cluster has no RuntimeClass gvisor; create it, or correct the name",
     ],
   ])("names the field of a RuntimeClass %s that does not exist", async (_what, sessions, pod, message) => {
-    const template = { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }], ...pod } };
+    const template = { spec: { containers: [{ name: "worker", image: "worker:1" }], ...pod } };
     const checked = templateOfEnvironment(parsed(stored(sessionsSpec({ ...sessions, template }))));
     const words = `${ABOUT}pods "${NAME}" is forbidden: pod rejected: RuntimeClass "gvisor" not found`;
     const allowing = { runtimeClasses: ["gvisor"] };

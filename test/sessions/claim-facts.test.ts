@@ -85,7 +85,7 @@ describe("the Pod of a claim that waits for a line", () => {
   /** A Pod whose container runs, assigned to its session or not. */
   const waiting = (isAssigned: boolean, state: ContainerState = RUNNING): Pod => {
     const annotations = {
-      ...{ "berth.dev/session-container": "worker" },
+      ...{ "berth.dev/session-container": "worker", "berth.dev/parking": "Shell" },
       ...(isAssigned ? { "berth.dev/assigned-at": new Date(ASSIGNED_AT).toISOString() } : {}),
     };
     const labels = { "berth.dev/phase": isAssigned ? "running" : "warm" };
@@ -125,7 +125,6 @@ describe("the Pod of a claim that waits for a line", () => {
   test.each([
     ["was never sent", {}, null],
     ["was sent", { deliverySentMs: 1 }, ASSIGNED_AT],
-    ["belongs to a claim that was not opened", { openedMs: null, openedAtMs: null }, null],
     ["may have been sent by an earlier process", { openedAtMs: null }, ASSIGNED_AT],
   ])("has ended, and started no session if its line %s", async (_, record, startedAtMs) => {
     const cached = waiting(true, { terminated: { ...ENDED.terminated, startedAt: RUNNING.running.startedAt } });
@@ -151,6 +150,12 @@ describe("the Pod of a claim that waits for a line", () => {
     await read();
     expect(claim.observed.waitedMs).toBe(isSeen ? clock.monotonic() : null);
   });
+
+  test("that waits for a key is read as before", async () => {
+    const cached = ownPod({ labels: { "berth.dev/phase": "running" } });
+    const { read } = factsOf({ cached, claim: opened({ delivery: "unknown" }) });
+    expect(await read()).toMatchObject({ waitsForLine: false, pod: { is: "parked" } });
+  });
 });
 
 test("a drain limits the grace period of sessions to its own", () => {
@@ -165,7 +170,7 @@ describe("a woken Pod that still looks asleep", () => {
   const BEFORE = NOW - 600_000;
   const [RUNS, ENDED] = [{ running: {} }, { terminated: { exitCode: 1, finishedAt: new Date(NOW).toISOString() } }];
   const asleep = (of: TurnsPod): Pod => {
-    const annotations = { "berth.dev/assigned-at": new Date(BEFORE).toISOString() };
+    const annotations = { "berth.dev/parking": "Shell", "berth.dev/assigned-at": new Date(BEFORE).toISOString() };
     return turnsPod({ phase: "sleeping", ended: 1, annotations, metadata: { uid: JOURNAL.podUid }, ...of });
   };
   const claim = (of: ClaimFields) => opened({ turn: 2, ...of });

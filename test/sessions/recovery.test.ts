@@ -3,13 +3,16 @@ import { ServerTime } from "../../src/core/server-time.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { Pod, Secret } from "../../src/kube/resource.ts";
 import { ClaimTable } from "../../src/protocol/claim-table.ts";
+import type { Journal } from "../../src/protocol/journal.ts";
 import { STEP_NAMES } from "../../src/protocol/tracked-steps.ts";
 import { findLateRecords, Recovery } from "../../src/sessions/recovery.ts";
-import { claimOf } from "../protocol/claims.ts";
+import { pod } from "../pods/pods.ts";
+import { claimOf, JOURNAL, OURS } from "../protocol/claims.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { claimSecret, fakeContext } from "./fake-context.ts";
 
 const { othersReclaimMs, marginMs, lateRecordsMs } = DEFAULT_TIMING;
+const STARTED = "2030-01-01T00:00:05Z";
 
 /** Sets up an operator start that finds these Secrets, and this Pod in the cache. The first `fails` lists fail. */
 function start({
@@ -99,6 +102,17 @@ describe("a claim of an earlier process", () => {
     await run();
     expect(claims.size).toBe(0);
     expect(removed).toEqual(["berth-research-x"]);
+  });
+
+  test.each<[string, string, number | null]>([
+    ["takes the start time of the Pod that it names", JOURNAL.podUid, Date.parse(STARTED)],
+    ["takes no start time from another Pod", "another", null],
+  ])("%s", async (_, uid, startedAtMs) => {
+    const running = { containerStatuses: [{ name: "worker", state: { running: { startedAt: STARTED } } }] };
+    const opened: Partial<Journal> = { opened: true, acknowledgedAt: OURS };
+    const { claims, run } = start({ secrets: [claimSecret(opened)], cached: pod(running, { metadata: { uid } }) });
+    await run();
+    expect([...claims]).toMatchObject([{ observed: { startedAtMs } }]);
   });
 
   test("waits until its acknowledgement can no longer take effect", async () => {

@@ -13,10 +13,8 @@ import { VirtualClock } from "../support/virtual-clock.ts";
 import { BEATS, claimSecret, fakeContext, OWNER } from "./fake-context.ts";
 
 const METADATA = { uid: JOURNAL.podUid, ownerReferences: [OWNER], labels: { "berth.dev/phase": "running" } };
-const running = (status: Pod["status"] = {}) => {
-  const annotations = { "berth.dev/assigned-at": "2026-01-01T00:00:00Z" };
-  return pod(status, { metadata: { ...METADATA, annotations } });
-};
+const running = (status: Pod["status"] = {}) =>
+  pod({ containerStatuses: [{ name: "worker", state: { running: {} } }], ...status }, { metadata: METADATA });
 
 /** Runs the loop with one claim, this Pod in the cache, and an API server that gives this answer. */
 async function run(
@@ -104,7 +102,7 @@ test("does not open a claim again whose Secret was deleted", async () => {
   const claim = acknowledged({ credential: "c2VjcmV0", item: view("starting", 1_000) });
   const parked = pod({}, { metadata: METADATA });
   const { verbs, sent } = await run(claim, parked, () => notFound("secrets", claim.name));
-  expect(verbs).toEqual(["patch secrets", "patch pods", "get secrets"]);
+  expect(verbs).toEqual(["patch secrets", "get secrets"]);
   expect(claim.record.gone).toBe(true);
   // It is fenced before its stop.
   expect(sent[0]).toBe("heartbeat");
@@ -169,8 +167,7 @@ test("decides again only after time has passed, although a wait may be shorter t
   const nowMs = 2_100_666.1164101837;
   const journal = { ...JOURNAL, lease: "Operator", acknowledgedAt: OURS, opened: true } as const;
   const lease = { is: "held", state: "active", echo: OURS, ttlMs: 180_000, sentMs: nowMs, sentWallMs: 0 } as const;
-  const held = { ...lease, unansweredMs: null };
-  const claim = opened({ journal, lease: held, waitedMs, firstBeatSeen: false, delivery: "done" });
+  const claim = opened({ journal, lease: { ...lease, unansweredMs: null }, waitedMs, firstBeatSeen: false });
   let reads = 0;
   const cached = () => {
     reads += 1;

@@ -6,7 +6,7 @@ import type { Claim } from "../../src/protocol/claim.ts";
 import type { SessionContext } from "../../src/protocol/context.ts";
 import { isStartFailure } from "../../src/protocol/first-heartbeat.ts";
 import type { SessionView } from "../../src/protocol/session-view.ts";
-import { SessionRecorder } from "../../src/sessions/session-recorder.ts";
+import { SessionRecorder, StartTimes } from "../../src/sessions/session-recorder.ts";
 import type { SleepReport } from "../../src/sleep/sleep-report.ts";
 import { isTrue, recordedPod } from "../pods/pods.ts";
 import { acknowledged, END, JOURNAL, opened, POLLED, view, withFields } from "../protocol/claims.ts";
@@ -158,5 +158,43 @@ describe("recording a session", () => {
       failed: false,
     });
     expect(told).toMatchObject([{ phase: "ended", reason: "Completed", failed: false, stoppedAtMs: clock.now() }]);
+  });
+});
+
+/** Start times of containers that started this long after the last touch of their Pods. */
+function startTimesOf(...sinceTouchMs: number[]): StartTimes {
+  const starts = new StartTimes();
+  for (const ms of sinceTouchMs) starts.note(ms);
+  return starts;
+}
+
+describe("the wait before another touch", () => {
+  test("is zero before the first start", () => {
+    expect(new StartTimes().patienceMs).toBe(0);
+  });
+
+  test("is longer than the usual start of a slow node", () => {
+    expect(startTimesOf(900, 800, 1_000).patienceMs).toBe(2_250);
+  });
+
+  test("ignores one late container", () => {
+    expect(startTimesOf(100, 120, 9_000, 110).patienceMs).toBe(300);
+  });
+
+  test("is at most a few seconds", () => {
+    expect(startTimesOf(60_000).patienceMs).toBe(4_000);
+  });
+
+  test("gets shorter with the newest starts of a faster node", () => {
+    expect(
+      startTimesOf(...Array.from({ length: 50 }, () => 2_000), ...Array.from({ length: 16 }, () => 100)).patienceMs,
+    ).toBe(250);
+  });
+
+  // When the kubelet misses the first touch, the container starts right after the second one.
+  test("is not longer after missed touches", () => {
+    const starts = new StartTimes();
+    for (let session = 0; session < 100; session += 1) starts.note(150);
+    expect(starts.patienceMs).toBeLessThan(500);
   });
 });

@@ -44,7 +44,7 @@ describe("the removal of a free Pod", () => {
       ...["create secrets", "get pods", "delete pods", "delete secrets"],
     ]);
     expect(deletes).toEqual([
-      ["pods", { uid: JOURNAL.podUid }],
+      ["pods", { uid: JOURNAL.podUid, gracePeriodSeconds: 0 }],
       ["secrets", { uid: "lock-uid" }],
     ]);
   });
@@ -56,6 +56,11 @@ describe("the removal of a free Pod", () => {
     const { result, deletes } = await remove({ "get pods": () => free(metadata) });
     expect(result).toBe("kept");
     expect(deletes).toEqual([["secrets", { uid: "lock-uid" }]]);
+  });
+
+  test("gives running containers their grace period", async () => {
+    const running = free({}, { initContainerStatuses: [{ name: "gate", state: { running: {} } }] });
+    expect((await remove({}, running)).deletes[0]).toEqual(["pods", { uid: JOURNAL.podUid }]);
   });
 });
 

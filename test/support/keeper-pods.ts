@@ -1,4 +1,4 @@
-import { ANNOTATION_PRELOAD, ANNOTATION_SESSION_CONTAINER } from "../../src/api/names.ts";
+import { ANNOTATION_PARKING, ANNOTATION_SESSION_CONTAINER } from "../../src/api/names.ts";
 import type { Container, Pod } from "../../src/kube/resource.ts";
 import { keeperOf, keeperVolume, turnAnnotations } from "../../src/pods/turns.ts";
 
@@ -21,7 +21,8 @@ export function keeperPod({ name, namespace, annotations, container, spec }: Kee
       namespace,
       annotations: {
         [ANNOTATION_SESSION_CONTAINER]: worker.name,
-        ...turnAnnotations(annotations?.[ANNOTATION_PRELOAD] === "true"),
+        [ANNOTATION_PARKING]: "Shell",
+        ...turnAnnotations(annotations?.[ANNOTATION_PARKING] === "Program" ? "Program" : "Shell"),
         ...annotations,
       },
     },

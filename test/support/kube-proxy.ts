@@ -7,12 +7,11 @@ import {
   Agent as PlainAgent,
   request as plainRequest,
   type Server,
-  type ServerResponse,
+  ServerResponse,
 } from "node:http";
 import { Agent, request as forward } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 import type { Duplex } from "node:stream";
-import { join, responseTo } from "./upgrades.ts";
 
 /** A fault for matching requests, each for `times` requests. */
 export interface KubeFault {
@@ -80,7 +79,14 @@ export class KubeProxy implements AsyncDisposable {
     this.#request = isPlain ? plainRequest : forward;
     this.#onStrike = onStrike;
     this.#server = createServer((request, response) => this.#take(request, response));
-    this.#server.on("upgrade", (request) => this.#take(request, responseTo(request)));
+    this.#server.on("upgrade", (request, socket) => {
+      const response = new ServerResponse(request);
+      response.assignSocket(socket as Socket);
+      // The server reads no further request from this connection.
+      response.shouldKeepAlive = false;
+      response.on("finish", () => socket.end());
+      this.#take(request, response);
+    });
     this.#server.on("connection", (socket) => {
       this.#sockets.add(socket);
       socket.on("close", () => this.#sockets.delete(socket));
@@ -238,10 +244,22 @@ export class KubeProxy implements AsyncDisposable {
     request.pipe(onward);
   }
 
+  /** Passes a stream's bytes on in both directions, after the server's answer and the first bytes behind it. */
   #join(near: Socket, answer: IncomingMessage, far: Duplex, first: Buffer): void {
+    const lines = [`HTTP/1.1 ${answer.statusCode} ${answer.statusMessage}`];
+    for (let at = 0; at < answer.rawHeaders.length; at += 2) {
+      lines.push(`${answer.rawHeaders[at]}: ${answer.rawHeaders[at + 1]}`);
+    }
+    near.write(`${lines.join("\r\n")}\r\n\r\n`);
+    near.write(first);
     this.#streams.add(near);
-    near.on("close", () => this.#streams.delete(near));
-    join(near, answer, far, first);
+    near.on("close", () => {
+      this.#streams.delete(near);
+      far.destroy();
+    });
+    far.on("error", () => near.resetAndDestroy());
+    far.on("close", () => near.destroy());
+    near.pipe(far).pipe(near);
   }
 }
 

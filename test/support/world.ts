@@ -247,7 +247,7 @@ export class World implements AsyncDisposable {
             nodeSelector: this.nodeSelector,
             terminationGracePeriodSeconds: 2,
             ...podSpec,
-            containers: [{ name: "worker", image: "worker:1", command: ["worker"], ...container }],
+            containers: [{ name: "worker", image: "worker:1", ...container }],
           },
         },
         ...sessions,

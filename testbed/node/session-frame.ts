@@ -1,4 +1,4 @@
-import { ANNOTATION_PRELOAD } from "../../src/api/names.ts";
+import { ANNOTATION_PARKING } from "../../src/api/names.ts";
 import { isRecord } from "../../src/core/json.ts";
 import type { Container, Pod } from "../../src/kube/objects.ts";
 import { isWaitingCommand } from "../../src/pods/frame.ts";
@@ -24,7 +24,7 @@ export class FrameError extends Error {}
 /** Returns how a container waits for a frame, or undefined if it doesn't. */
 export function parkingOf({ metadata, ...pod }: Pod, container: Container): Parking | undefined {
   if (container["stdin"] !== true || isKeeper(container)) return undefined;
-  const isProgram = metadata.annotations?.[ANNOTATION_PRELOAD] === "true";
+  const isProgram = metadata.annotations?.[ANNOTATION_PARKING] === "Program";
   if (!isProgram) return isWaitingCommand(container.command) ? "Shell" : undefined;
   const isSession = turnNumber(container.name) > 0 || container.name === mainContainerName({ metadata, ...pod });
   return isSession ? "Program" : undefined;

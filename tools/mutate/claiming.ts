@@ -980,6 +980,12 @@ export const CLAIMING: readonly FileMutations[] = [
         replace: "",
       },
       {
+        name: "reads the start of another Pod of the same name",
+        guard: "identity",
+        find: "known?.metadata.uid === journal.podUid && journal.opened",
+        replace: "known !== undefined && journal.opened",
+      },
+      {
         name: "treats a failed list of Secrets as empty",
         guard: "error",
         find: "await sleep(clock, untilMs - clock.monotonic(), signal);",

@@ -4,7 +4,7 @@ const CLAIM_FACTS = "test/sessions/claim-facts.test.ts";
 const DECIDE = "test/protocol/delivering.test.ts";
 const DELIVERY_ACTS = "test/claims/delivery-acts.test.ts";
 const LONG_ITEMS = "test/sessions/loops/long-items.test.ts";
-const SLEEP_CHECK = "test/reconcile/sleep-check.test.ts";
+const PARKING_CHECK = "test/reconcile/ability-check.test.ts";
 const PERFORM = "test/claims/pod-acts.test.ts";
 const POD_STATE = "test/pods/pod-state.test.ts";
 const STREAMS = "test/attach/pod-streams.test.ts";
@@ -174,6 +174,12 @@ export const DELIVERING: readonly FileMutations[] = [
     tests: [PERFORM, WAITING_PODS],
     mutations: [
       {
+        name: "keeps a Pod that never reads its line",
+        guard: "bound",
+        find: 'step.why === "StartFailed" && parkingOf(live) === "Key"',
+        replace: 'step.why === "StartFailed"',
+      },
+      {
         name: "treats a Pod whose patch was refused as assigned",
         guard: "line",
         find: "noteAssigning(claim, assignedAtMs(pod) ?? context.kube.now());",
@@ -206,7 +212,7 @@ export const DELIVERING: readonly FileMutations[] = [
       {
         name: "claims an item that does not fit in a line",
         guard: "guard",
-        find: 'if (this.#isTooLong(item)) return settled(await this.#claimSlot(item, answer, "too-long"));',
+        find: "if (this.#isTooLong(item)) return this.#refuseTooLong(item, answer);",
         replace: "",
       },
       {
@@ -224,7 +230,7 @@ export const DELIVERING: readonly FileMutations[] = [
       {
         name: "counts a Pod without an attach as free",
         guard: "guard",
-        find: "return this.#attached.has(uidOf(pod));",
+        find: 'return parkingOf(pod) === "Key" || this.#attached.has(uidOf(pod));',
         replace: "return true;",
       },
       {
@@ -306,6 +312,18 @@ export const DELIVERING: readonly FileMutations[] = [
         replace: "error instanceof KubeApiError",
       },
       {
+        name: "treats a single refusal as the cluster's",
+        guard: "bound",
+        find: "if (this.#refusals < MOST_REFUSALS) return;",
+        replace: "",
+      },
+      {
+        name: "counts refusals from the first attempt",
+        guard: "bound",
+        find: "// Pods of a later attempt are counted again.\n    this.#refusals = 0;",
+        replace: "",
+      },
+      {
         name: "keeps a connection that was made after the end",
         guard: "guard",
         find: "if (!this.#closed) return stream;",
@@ -356,7 +374,7 @@ export const DELIVERING: readonly FileMutations[] = [
       {
         name: "reports a session without a sent line as started",
         guard: "guard",
-        find: 'if (state.is !== "ended" || !isUnsent) return state;',
+        find: 'if (state.is !== "ended" || parkingOf(pod) === "Key" || !isUnsent) return state;',
         replace: "return state;",
       },
       {
@@ -374,8 +392,8 @@ export const DELIVERING: readonly FileMutations[] = [
       {
         name: "treats an assigned Pod that waits for its line as parked",
         guard: "reuse",
-        find: "return assignedAtMs(pod) === null;",
-        replace: "return true;",
+        find: ' !== "Key" && assignedAtMs(pod) === null;',
+        replace: ' !== "Key";',
       },
       {
         name: "says that a session ran in a Pod that only waited",
@@ -420,10 +438,10 @@ export const DELIVERING: readonly FileMutations[] = [
     tests: ["test/api/environment.test.ts"],
     mutations: [
       {
-        name: "serves sessions that can't wait for their line",
+        name: "abandons the sessions of an Environment whose parking mode is refused",
         guard: "guard",
-        find: "sessions ? keptFromWaiting(sessions) : null",
-        replace: "null",
+        find: 'parking: "Key" };',
+        replace: "};",
       },
     ],
   },
@@ -446,11 +464,11 @@ export const DELIVERING: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/reconcile/sleep-check.ts",
-    tests: [SLEEP_CHECK],
+    file: "src/reconcile/ability-check.ts",
+    tests: [PARKING_CHECK],
     mutations: [
       {
-        name: "replaces Pods without turns before the permission to add them is checked",
+        name: "replaces Pods that wait for a key before the permission to attach is checked",
         guard: "guard",
         find: "this.#forbidden = failure === undefined ? was : null;",
         replace: "this.#forbidden = null;",

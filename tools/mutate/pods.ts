@@ -93,8 +93,8 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
       {
         name: "creates Pods again that are already being created",
         guard: "bound",
-        find: "wanted - current().length - input.creating",
-        replace: "wanted - current().length",
+        find: "wanted + replacing - current().length - input.creating",
+        replace: "wanted + replacing - current().length",
       },
       {
         name: "replaces Pods that wait for scheduling",
@@ -107,6 +107,18 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
         guard: "guard",
         find: "...parked.slice(0, Math.max(0, parked.length - keep))",
         replace: "...parked.slice(0, parked.length - 0 * keep)",
+      },
+      {
+        name: "replaces all old Pods at once",
+        guard: "bound",
+        find: 'drop(aged().slice(0, 1), "Aged")',
+        replace: 'drop(aged(), "Aged")',
+      },
+      {
+        name: "replaces an old Pod while the last replacement is being prepared",
+        guard: "bound",
+        find: "current().length >= wanted && inProgress() === 0",
+        replace: "current().length >= wanted",
       },
       {
         name: "removes parked Pods for creations that may fail",
@@ -135,7 +147,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/pool/capacity.ts",
+    file: "src/pool/parked-age.ts",
     tests: [CAPACITY, CAPACITY_PROPERTIES],
     mutations: [
       {
@@ -227,6 +239,12 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
         guard: "error",
         find: "if (found?.metadata.uid === uid) throw error;",
         replace: "",
+      },
+      {
+        name: "gives a running init container no grace",
+        guard: "guard",
+        find: "return alone && !all.some(({ state }) => state?.running) ? 0 : undefined;",
+        replace: "return alone ? 0 : undefined;",
       },
     ],
   },
@@ -497,6 +515,18 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
         guard: "guard",
         find: 'condition?.status !== "False" || condition.reason === GATED',
         replace: 'condition?.status !== "False"',
+      },
+      {
+        name: "treats a Pod that waits for another key as parked",
+        guard: "identity",
+        find: "if (!waitsForSecret(pod, waiting)) return",
+        replace: 'if (waiting.reason !== "CreateContainerConfigError") return',
+      },
+      {
+        name: "treats a Pod as parked before its sandbox is ready",
+        guard: "guard",
+        find: 'return sandboxReady(status) ? { is: "parked" } : { is: "preparing", problem: null };',
+        replace: 'return { is: "parked" };',
       },
       {
         name: "doesn't detect that a container ended although its state says waiting",

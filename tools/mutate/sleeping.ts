@@ -5,7 +5,7 @@ const CLAIM_FACTS = "test/sessions/claim-facts.test.ts";
 const DECIDE_DELIVERING = "test/protocol/delivering.test.ts";
 const DECIDE = "test/protocol/decide.test.ts";
 const CACHED_POD = "test/pods/cached-pod.test.ts";
-const SLEEP_CHOICE = "test/pods/sleep-choice.test.ts";
+const PARKING = "test/pods/parking.test.ts";
 const PLAN = "test/sleep/sleep-plan.test.ts";
 const POD_LIMITS = "test/pool/pod-limits.test.ts";
 const POD_LIMITS_LOOP = "test/sessions/loops/pod-limits.test.ts";
@@ -332,8 +332,8 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
       {
         name: "removes a sleeping Pod that changed since it was read",
         guard: "removalVersion",
-        find: "{ asRead: hasTurns }",
-        replace: "{}",
+        find: "{ graceSeconds, asRead: hasTurns }",
+        replace: "{ graceSeconds }",
       },
       {
         name: "reports the end of a sleep again when its lock is deleted later",
@@ -928,20 +928,26 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/pods/sleep-choice.ts",
-    tests: [SLEEP_CHOICE],
+    file: "src/pods/parking.ts",
+    tests: [PARKING],
     mutations: [
       {
         name: "lets sessions sleep whose template prevents it",
         guard: "guard",
-        find: "keptFromSleep(sessions) ?? refused",
-        replace: "refused",
+        find: "keptFromSleep(sessions) ?? waitsForKey ?? refused",
+        replace: "waitsForKey ?? refused",
+      },
+      {
+        name: "lets sessions sleep in Pods that wait for a key",
+        guard: "guard",
+        find: "keptFromSleep(sessions) ?? waitsForKey ?? refused",
+        replace: "keptFromSleep(sessions) ?? refused",
       },
       {
         name: "lets sessions sleep where turns can't be added",
         guard: "guard",
-        find: "keptFromSleep(sessions) ?? refused",
-        replace: "keptFromSleep(sessions)",
+        find: "keptFromSleep(sessions) ?? waitsForKey ?? refused",
+        replace: "keptFromSleep(sessions) ?? waitsForKey",
       },
     ],
   },

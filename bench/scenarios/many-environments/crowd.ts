@@ -8,7 +8,7 @@ import type { Served, Stand } from "../../support/stand.ts";
 
 /** The number of Environments to create at the same time. The operator needs the API server too. */
 const AT_A_TIME = 16;
-const TEMPLATE = { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] } };
+const TEMPLATE = { spec: { containers: [{ name: "worker", image: "worker:1" }] } };
 
 /**
  * Idle Environments in one namespace, each with its own key and Secret, and the time when each was first seen ready.

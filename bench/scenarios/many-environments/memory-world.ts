@@ -118,7 +118,7 @@ export class MemoryWorld {
       keySecretRef: { name: `${metadata.name}-key` },
       budgetGroup: organizationOf(at),
     };
-    const template = { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] } };
+    const template = { spec: { containers: [{ name: "worker", image: "worker:1" }] } };
     const network = { egress: { cidrs: ["203.0.113.0/24"] } };
     const spec = { environmentId: id, api, network, sessions: { maxConcurrent: 2, warm: 0, template } };
     this.#server.create(ENVIRONMENTS, { apiVersion: API_VERSION, kind: KIND, metadata, spec } as never);

@@ -18,7 +18,7 @@ export async function countIdle(
 ): Promise<{ tables: Table[]; gates: Gate[] }> {
   const namespace = await stand.namespace("idle");
   const simulator = await stand.simulator();
-  const template = { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] } };
+  const template = { spec: { containers: [{ name: "worker", image: "worker:1" }] } };
   for (let made = 1; made <= environments; made += 1) {
     const { id: environmentId } = simulator.createEnvironment();
     await stand.environment(

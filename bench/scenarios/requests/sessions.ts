@@ -29,11 +29,10 @@ export interface Load {
 }
 
 const WARM = 10;
-const REQUESTS_AT_MOST = 9;
-/** Keeping a Pod costs one more request, nine in total. The rest is for connections that are opened again. */
-const KEPT_AT_MOST = 9.5;
-/** The Pod before its acknowledgement, and the attach. */
-const READS_AT_MOST = 2.5;
+const REQUESTS_AT_MOST = 8;
+/** Keeping a Pod costs one more request, eight in total. The rest is for containers that are touched again. */
+const KEPT_AT_MOST = 8.5;
+const READS_AT_MOST = 1;
 const EVENTS_AT_MOST = 2;
 
 /**
@@ -101,7 +100,7 @@ async function findings(
 }
 
 function specFor({ lease, kept }: Kind) {
-  const template = { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] } };
+  const template = { spec: { containers: [{ name: "worker", image: "worker:1" }] } };
   const keeping = kept === 0 ? { retainEndedSeconds: 0 } : {};
   return { sessions: { maxConcurrent: 100, warm: WARM, lease, ...keeping, template } };
 }
@@ -122,9 +121,9 @@ async function unquiet(stand: Stand, served: Served, { kept }: Kind, touches: To
     pods.items.filter(({ metadata }) => metadata.labels?.[LABEL_PHASE] === phase).length;
   const [free, finished, assigned] = [inPhase("warm"), inPhase("ended"), inPhase("running")];
   // The operator may have created another Pod for a waiting item. The Pod stays for 5 minutes.
-  const isWarm = free >= WARM && touches.warm.length === free;
-  if (live === 0 && claims === 0 && isWarm && finished === kept && assigned === 0) return null;
-  return JSON.stringify({ live, claims, free, warm: touches.warm.length, finished, assigned });
+  const isParked = free >= WARM && touches.parked.length === free;
+  if (live === 0 && claims === 0 && isParked && finished === kept && assigned === 0) return null;
+  return JSON.stringify({ live, claims, free, parked: touches.parked.length, finished, assigned });
 }
 
 /** Counts the operator's Events by reason. */

@@ -1,4 +1,4 @@
-// The stock Go worker for one session, started before there is a session (`preload: true`, docs/preload.md).
+// The stock Go worker for one session, started before there is a session (`parking: Program`, docs/program-parking.md).
 // It waits for its work item on standard input, serves it, then exits. ANTHROPIC_WORK_ID, ANTHROPIC_SESSION_ID and
 // ANTHROPIC_WORK_SECRET (or ANTHROPIC_ENVIRONMENT_KEY) come with the item. ANTHROPIC_ENVIRONMENT_ID, ANTHROPIC_BASE_URL,
 // WORKSPACE and BERTH_WORKER_MAX_IDLE_MS are environment variables, as in the other worker.

@@ -10,7 +10,7 @@ test.each([
   ["--for 15m", { forMs: 900_000 }],
   ["--for=8h --rate 10", { forMs: 28_800_000, rate: 10 }],
   ["--seed 7 --json out.json", { seed: 7, json: "out.json" }],
-  ["--kinds sleeping,swept --kills", { kinds: ["sleeping", "swept"], kills: true }],
+  ["--kinds sleeping,shell --kills", { kinds: ["sleeping", "shell"], kills: true }],
 ])("npm run soak -- %s", (args, changed) => {
   const options = { ...DEFAULTS, ...changed };
   expect(parseArguments(args.split(" ").filter(Boolean))).toEqual({ kind: "run", options });

@@ -1,5 +1,4 @@
 import { describe, expect, test } from "vitest";
-import type { ItemRecord } from "../../../simulator/item.ts";
 import { bashScript } from "../../../simulator/script.ts";
 import { untilNodeReady } from "../support/node-state.ts";
 import { nodeControl } from "../support/operator-process.ts";
@@ -11,7 +10,6 @@ import {
   type Served,
   serveOne,
   untilAnswered,
-  untilAssigned,
   untilSettled,
   untilState,
 } from "../support/session-life.ts";
@@ -44,7 +42,7 @@ async function expectServedOnce(world: E2eWorld, all: readonly Served[]): Promis
 
 describe.skipIf(!hasNodeControl())("containerd stops", () => {
   test.each(["SIGTERM", "SIGKILL"] as const)(
-    "by %s, for a moment: sessions continue, and an item that arrives meanwhile starts one afterwards",
+    "by %s, for a moment: sessions continue, and one that is opened meanwhile starts afterwards",
     async (signal) => {
       await using world = await startE2eWorld({
         maxIdleMs: NEVER,
@@ -54,25 +52,23 @@ describe.skipIf(!hasNodeControl())("containerd stops", () => {
       const running = await serveOne(world, { script: bashScript("echo before") });
       await untilAnswered(world, running.item, 1);
       const parked = await world.untilParked(2);
-      let item: ItemRecord;
+      let opened: Served;
       {
         await using _ = await withoutContainerd(world, signal);
         const { beats } = await world.simulator.item(running.item.id);
-        await world.until("no Pod is free", () => world.environment?.status?.sessions?.warm === 0);
-        item = await world.simulator.enqueue(world.environmentId, { script: bashScript("echo meanwhile") });
+        opened = await enqueueOne(world, { script: bashScript("echo meanwhile") });
         await world.until(
           "it still sends heartbeats",
           async () => (await world.simulator.item(running.item.id)).beats > beats,
         );
-        expect((await world.simulator.item(item.id)).acks).toEqual([]);
+        expect((await world.simulator.item(opened.item.id)).state).toBe("starting");
       }
-      const meanwhile = { item, pod: await untilAssigned(world, item) };
-      await untilAnswered(world, item, 1);
+      await untilAnswered(world, opened.item, 1);
       const next = await enqueueOne(world, { script: bashScript("echo after") });
       await untilAnswered(world, next.item, 1);
       // All in Pods that were parked before.
-      for (const { pod } of [meanwhile, next]) expect(parked.map(uidOf)).toContain(uidOf(pod));
-      await expectServedOnce(world, [running, meanwhile, next]);
+      for (const { pod } of [opened, next]) expect(parked.map(uidOf)).toContain(uidOf(pod));
+      await expectServedOnce(world, [running, opened, next]);
     },
   );
 
@@ -85,7 +81,7 @@ describe.skipIf(!hasNodeControl())("containerd stops", () => {
     const running = await serveOne(world, { script: bashScript("echo before") });
     await untilAnswered(world, running.item, 1);
     await world.untilParked(1);
-    let waiting: ItemRecord;
+    let waiting: Awaited<ReturnType<typeof world.simulator.enqueue>>;
     {
       await using _ = await withoutContainerd(world, "SIGTERM");
       const node = await untilNodeReady(world, "False");

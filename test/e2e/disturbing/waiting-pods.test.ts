@@ -19,7 +19,7 @@ import { type E2eWorld, startE2eWorld } from "../support/world.ts";
 
 const uidOf = ({ metadata }: { metadata: { uid?: string | undefined } }) => metadata.uid;
 
-const shellWorld = () => startE2eWorld({ sessions: { warm: 2, maxConcurrent: 6 } });
+const shellWorld = () => startE2eWorld({ sessions: { parking: "Shell", warm: 2, maxConcurrent: 6 } });
 
 /** Waits until the operator reports this number of Pods that a session can be claimed for. */
 function untilFree(world: E2eWorld, count: number): Promise<boolean> {

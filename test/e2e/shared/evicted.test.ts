@@ -79,7 +79,7 @@ describe.concurrent("a parked Pod", () => {
     await world.untilParked(1);
     expect(await counted(world, "berth_prepare_failures_total")).toBe(0);
     expect(await counted(world, "berth_sessions_ended_total")).toBe(0);
-    await world.untilCondition("CapacityAvailable", "Available");
+    expect(world.condition("CapacityAvailable")?.reason).toBe("Available");
     const served = await enqueueOne(world);
     await untilEnded(world, served, "Completed");
   });

@@ -85,15 +85,73 @@ describe.concurrent("an image that does not exist", () => {
   });
 });
 
-test.concurrent("an image that runs as root in a Pod that must not costs no item", async () => {
-  const sessions = { warm: 1, maxConcurrent: 1 };
-  await using world = await startE2eWorld({ sessions });
-  await world.createEnvironment({ sessions: { ...sessions, template: withImage(world, rootImage(world)) } });
-  await enqueue(world, 1);
-  const condition = await world.untilCondition("CapacityAvailable", "PreparationFailing");
-  expect(condition.message).toContain("container has runAsNonRoot and image will run as root");
-  expect(created(world)).toBe(1);
-  await world.patchSpec({ sessions: { template: withImage(world, world.cluster.images.typescript) } });
-  await world.untilServed(1);
-  expect(await world.metric("berth_start_failures_total")).toBe(0);
+describe.concurrent("an image that runs as root in a Pod that must not", () => {
+  test("costs three items, which are stopped with the kubelet's message, and the others wait for a fix", async () => {
+    await using world = await startE2eWorld({ sessions: { warm: 1, maxConcurrent: 1 } });
+    await world.createEnvironment({
+      sessions: { warm: 1, maxConcurrent: 1, template: withImage(world, rootImage(world)) },
+    });
+    await world.untilParked(1);
+    await enqueue(world, 5);
+    const condition = await world.untilCondition("SessionsStarting", "StartsFailing");
+    expect(condition.message).toContain("container has runAsNonRoot and image will run as root");
+    await world.untilCondition("Ready", "StartsFailing");
+    await world.until("three are settled", async () => {
+      const stopped = (await world.simulator.items()).filter(({ state }) => state === "stopped");
+      return stopped.length === 3 && world.claims.length === 0;
+    });
+    await world.untilParked(1);
+    const items = await world.simulator.items();
+    expect(items.filter(({ state }) => state === "queued").map(({ acks }) => acks)).toEqual([[], []]);
+    for (const { id } of items.filter(({ state }) => state === "stopped")) {
+      const events = await world.until(`Events about item ${id}`, () => {
+        const about = world.events("StartFailed").filter(({ message }) => message?.includes(id));
+        return about.length >= 2 && about;
+      });
+      expect(events.map(({ involvedObject }) => involvedObject.kind).sort()).toEqual(["Environment", "Pod"]);
+      for (const { message } of events)
+        expect(message).toContain("container has runAsNonRoot and image will run as root");
+    }
+    expect(await world.metric("berth_sessions_ended_total", { reason: "StartFailed" })).toBe(3);
+    expect(await world.metric("berth_starts_failing")).toBe(1);
+
+    await world.patchSpec({ sessions: { template: withImage(world, world.cluster.images.typescript) } });
+    await world.untilServed(5);
+    await world.untilCondition("SessionsStarting", "Starting");
+    await world.untilCondition("Ready", "Ready");
+    expect(await world.metric("berth_starts_failing")).toBe(0);
+  });
+
+  test("is queued again with onPodFailure: Release, and a fixed template serves it", async () => {
+    // The TTL is the item's wait for its next turn, and the longest delay that a busy node may cause its worker.
+    await using world = await startE2eWorld({ ttlSeconds: 15 });
+    await world.createEnvironment({
+      sessions: {
+        ...{ warm: 1, maxConcurrent: 1, onPodFailure: "Release" },
+        template: withImage(world, rootImage(world)),
+      },
+    });
+    await world.untilParked(1);
+    const [item] = await enqueue(world, 1);
+    await world.untilCondition("SessionsStarting", "StartsFailing");
+    await world.patchSpec({ sessions: { template: withImage(world, world.cluster.images.typescript) } });
+    await world.untilServed(1);
+    const last = await world.simulator.item(item?.id ?? "");
+    expect(last.stoppedBy?.as).toBe("sessions-token");
+    const { toolCalls } = await world.simulator.session(last.sessionId ?? "");
+    expect(toolCalls.map(({ output }) => output)).toEqual(["hello"]);
+  });
+
+  test("fails while its Pod is parked with parking: Shell, and costs no item", async () => {
+    const sessions = { warm: 1, maxConcurrent: 1, parking: "Shell" };
+    await using world = await startE2eWorld({ sessions });
+    await world.createEnvironment({ sessions: { ...sessions, template: withImage(world, rootImage(world)) } });
+    await enqueue(world, 1);
+    const condition = await world.untilCondition("CapacityAvailable", "PreparationFailing");
+    expect(condition.message).toContain("container has runAsNonRoot and image will run as root");
+    expect(created(world)).toBe(1);
+    await world.patchSpec({ sessions: { template: withImage(world, world.cluster.images.typescript) } });
+    await world.untilServed(1);
+    expect(await world.metric("berth_start_failures_total")).toBe(0);
+  });
 });

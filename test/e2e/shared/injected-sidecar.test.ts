@@ -51,19 +51,17 @@ async function untilInForce(world: E2eWorld): Promise<void> {
 }
 
 describe.concurrent("a sidecar that admission adds before the session container, and that never ends", () => {
-  test("does not affect the session's container, whose end is the session's", async () => {
+  test("does not affect the session's container: Berth gates and starts it, and its end is the session's", async () => {
     await using world = await startE2eWorld({ podSpec: { terminationGracePeriodSeconds: 2 } });
     await using _policy = await injectSidecars(world);
     await untilInForce(world);
     const served = await serveOne(world, { script: bashScript("echo hello") });
-    const waiting = world.history(served.pod).filter(({ metadata }) => metadata.labels?.["berth.dev/phase"] === "warm");
+    // While the Pod is parked, the sidecar runs and only the session's container waits.
+    const parked = world.history(served.pod).filter(({ metadata }) => metadata.labels?.["berth.dev/phase"] === "warm");
     expect(served.pod.spec.containers.map(({ name }) => name)).toEqual([SIDECAR, "worker"]);
-    // The session began in a container that was already running beside the sidecar.
-    const states = waiting.at(-1)?.status?.containerStatuses ?? [];
-    expect(states.map(({ name, state }) => [name, Boolean(state?.running)])).toEqual([
-      [SIDECAR, true],
-      ["worker", true],
-    ]);
+    const states = parked.at(-1)?.status?.containerStatuses ?? [];
+    expect(states.find(({ name }) => name === SIDECAR)?.state?.running).toBeDefined();
+    expect(states.find(({ name }) => name === "worker")?.state?.waiting?.message).toContain(served.pod.metadata.name);
 
     const { last } = await untilEnded(world, served, "Completed");
     expect(last.stoppedBy?.as).toBe("sessions-token");
@@ -85,6 +83,18 @@ describe.concurrent("a sidecar that admission adds before the session container,
     const { last, message } = await untilEnded(world, served, "Failed");
     expect(message).toContain("exit code 3");
     expect(last.stoppedBy?.as).toBe("environment-key");
+  });
+
+  test("starts with the session with parking: Shell", async () => {
+    await using world = await startE2eWorld({
+      sessions: { parking: "Shell" },
+      podSpec: { terminationGracePeriodSeconds: 2 },
+    });
+    await using _policy = await injectSidecars(world);
+    await untilInForce(world);
+    const served = await serveOne(world, { script: bashScript("echo hello") });
+    const { last } = await untilEnded(world, served, "Completed");
+    expect(last.stoppedBy?.as).toBe("sessions-token");
   });
 
   test("ends with the session when a user stops it", async () => {

@@ -115,7 +115,7 @@ describe.concurrent("a ResourceQuota", () => {
 
   test("on memory and CPU requires resources of each container, and Berth sets them on each", async () => {
     await using world = await startE2eWorld({
-      sessions: { warm: 1, maxConcurrent: 1 },
+      sessions: { parking: "Shell", warm: 1, maxConcurrent: 1 },
       // Berth sets the resources that the template omits.
       container: { resources: undefined },
     });

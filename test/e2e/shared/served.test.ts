@@ -27,6 +27,7 @@ test("the stock TypeScript worker serves a session to idle, in a Pod that was pa
   ]);
   expect(served.pod.spec.runtimeClassName).toBe(IS_GVISOR ? "gvisor" : undefined);
   expect(toolCalls.map(({ answeredBy }) => answeredBy)).toEqual(toolCalls.map(() => served.item.id));
+  // The kubelet kept the container waiting, and then started it once.
   expect(phases(world.history(served.pod))).toEqual(["warm", "running", "ended"]);
   const [container] = podOf(world, served.item)?.status?.containerStatuses ?? [];
   expect(container).toMatchObject({ restartCount: 0, state: { terminated: { exitCode: 0 } } });

@@ -2,11 +2,25 @@ import { describe, expect, test } from "vitest";
 import { bashScript } from "../../../simulator/script.ts";
 import { CONFIG_MAPS, SECRETS } from "../../../src/kube/resource.ts";
 import { IS_GVISOR } from "../support/isolation.ts";
-import { podOf } from "../support/session-life.ts";
+import { terminatedOf } from "../support/pods.ts";
+import { podOf, serveOne, untilEnded } from "../support/session-life.ts";
 import { type E2eWorld, startE2eWorld } from "../support/world.ts";
 
-describe.concurrent("a fault that shows when the container starts costs no item, and the condition shows it:", () => {
-  test("a command that is not in the image", async () => {
+/** Faults that the kubelet or the container runtime finds only when it starts a container. */
+describe.concurrent("a fault that shows when the container is started", () => {
+  test("a command that is not in the image: the item is stopped, with the runtime's message", async () => {
+    const container = { command: ["/no/such/program"] };
+    await using world = await startE2eWorld({ container, sessions: { parking: "Key" } });
+    const served = await serveOne(world);
+    const { last, message } = await untilEnded(world, served, "StartFailed");
+    expect(message).toContain("/no/such/program");
+    expect(message).toContain("no such file or directory; correct the command of container worker in spec.sessions");
+    expect(last.stoppedBy?.as).toBe("environment-key");
+    expect(terminatedOf(world, served)).toMatchObject({ reason: "StartError", exitCode: 128 });
+    expect(await world.metric("berth_start_failures_total")).toBe(1);
+  });
+
+  test("a command that is not in the image costs no item if the Pod waits in a shell", async () => {
     await using world = await startE2eWorld({ container: { command: ["/no/such/program"] } });
     await world.createEnvironment();
     const item = await world.simulator.enqueue(world.environmentId, { script: bashScript("echo hello") });
@@ -18,27 +32,25 @@ describe.concurrent("a fault that shows when the container starts costs no item,
     if (!IS_GVISOR) expect((await world.simulator.item(item.id)).acks).toEqual([]);
   });
 
-  test.for([
-    {
-      what: "a working directory that can't be created",
-      options: { container: { workingDir: "/app/worker.mjs/inside" } },
-      words: IS_GVISOR ? /\/app\/worker\.mjs.*: not a directory/ : /mkdir \/app\/worker\.mjs: not a directory/,
-    },
-    {
-      what: "a mount path with an unknown variable",
-      options: {
-        container: { volumeMounts: [{ name: "data", mountPath: "/data", subPathExpr: "$(NOT_SET)" }] },
-        podSpec: { volumes: [{ name: "data", emptyDir: {} }] },
-      },
-      words: /NOT_SET/,
-    },
-  ])("$what", async ({ options, words }) => {
-    await using world = await startE2eWorld(options);
-    await world.createEnvironment();
-    const item = await world.simulator.enqueue(world.environmentId);
-    const { message } = await world.untilCondition("CapacityAvailable", "PreparationFailing");
-    expect(message).toMatch(words);
-    expect((await world.simulator.item(item.id)).acks).toEqual([]);
+  test("a working directory that can't be created: the item is stopped, with the runtime's message", async () => {
+    await using world = await startE2eWorld({ container: { workingDir: "/app/worker.mjs/inside" } });
+    const served = await serveOne(world);
+    const { last, message } = await untilEnded(world, served, "StartFailed");
+    expect(message).toMatch(
+      IS_GVISOR ? /\/app\/worker\.mjs.*: not a directory/ : "mkdir /app/worker.mjs: not a directory",
+    );
+    expect(last.stoppedBy?.as).toBe("environment-key");
+  });
+
+  test("a mount path with an unknown variable: the item is stopped, with the kubelet's message", async () => {
+    await using world = await startE2eWorld({
+      container: { volumeMounts: [{ name: "data", mountPath: "/data", subPathExpr: "$(NOT_SET)" }] },
+      podSpec: { volumes: [{ name: "data", emptyDir: {} }] },
+    });
+    const served = await serveOne(world);
+    const { last, message } = await untilEnded(world, served, "StartFailed");
+    expect(message).toContain("NOT_SET");
+    expect(last.stoppedBy?.as).toBe("environment-key");
   });
 });
 
@@ -80,7 +92,7 @@ const served = async (world: E2eWorld) => {
 };
 
 describe.concurrent("a missing object of the user", () => {
-  test.for(REFERENCES)("$what: the Pod is ready only once that object exists", async (reference) => {
+  test.for(REFERENCES)("$what: the Pod is parked only once that object exists", async (reference) => {
     await using world = await startE2eWorld({
       sessions: { warm: 1, maxConcurrent: 1 },
       container: reference.container,
@@ -90,6 +102,7 @@ describe.concurrent("a missing object of the user", () => {
     const item = await world.simulator.enqueue(world.environmentId, { script });
     const condition = await world.untilCondition("CapacityAvailable", "PreparationFailing");
     expect(condition.message).toContain(reference.words);
+    // For the kubelet, this is the same state as that of a parked Pod.
     const [pod] = world.pods;
     const [container] = pod?.status?.containerStatuses ?? [];
     expect(container?.state?.waiting?.reason).toBe("CreateContainerConfigError");

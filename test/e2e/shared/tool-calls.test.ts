@@ -124,8 +124,6 @@ describe.concurrent("the sandbox of a tool call, from a template that only names
       "HOSTNAME",
       "NODE_ENV",
       "PATH",
-      // Of the shell that waited.
-      "PWD",
     ]);
     // The worker does not pass its own variables to its tools.
     expect(ofTool?.filter((name) => name.startsWith("ANTHROPIC_"))).toEqual([]);

@@ -5,7 +5,7 @@ import { USER_NAMESPACES } from "./settings.ts";
 /** The stock worker that a session runs. */
 export type StockWorker = "typescript" | "python" | "go";
 
-/** The commands of the stock workers in their images. */
+/** The commands of the stock workers in their images. With one, a Pod can wait in a shell. */
 export const WORKER_COMMANDS: Record<StockWorker, readonly string[]> = {
   typescript: ["node", "/app/worker.mjs"],
   python: ["python3", "/app/worker.py"],
@@ -47,7 +47,6 @@ export function workerTemplate(images: E2eImages, options: TemplateOptions): Rec
           image: images[options.worker],
           // Many tests share a small node.
           resources: { requests: { cpu: "10m", memory: "64Mi" } },
-          command: WORKER_COMMANDS[options.worker],
           ...container,
           env: [{ name: "BERTH_WORKER_MAX_IDLE_MS", value: String(options.maxIdleMs) }, ...env],
         },

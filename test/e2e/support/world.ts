@@ -21,7 +21,7 @@ import { RemoteSimulator } from "./remote-simulator.ts";
 import { isolationOf } from "./settings.ts";
 import { makeNamespace } from "./simulator-pod.ts";
 import { Views } from "./views.ts";
-import { SOON, type StockWorker, workerTemplate } from "./worker-template.ts";
+import { SOON, type StockWorker, WORKER_COMMANDS, workerTemplate } from "./worker-template.ts";
 
 /** Limit of every wait: far more than anything takes, so that a test fails only if the event never happens. */
 const PATIENCE_MS = 240_000;
@@ -199,11 +199,12 @@ export class E2eWorld implements AsyncDisposable {
 
   /** The Pod template that `spec` contains. */
   template(): Record<string, unknown> {
-    const { worker = "typescript", maxIdleMs = SOON, container, podSpec } = this.#options;
+    const { worker = "typescript", maxIdleMs = SOON, container, podSpec, sessions } = this.#options;
+    const inShell = sessions?.["parking"] === "Shell" || sessions?.["workspace"] !== undefined;
     return workerTemplate(this.cluster.images, {
       worker,
       maxIdleMs,
-      ...(container && { container }),
+      container: { ...(inShell && { command: WORKER_COMMANDS[worker] }), ...container },
       ...(podSpec && { podSpec }),
     });
   }

@@ -23,8 +23,7 @@ export function environmentWith(
   },
 ): KubeObject {
   const spec = { nodeSelector: NOWHERE, ...(template["spec"] as Json) };
-  const counts =
-    mode === "sessions" ? { maxConcurrent: 1, warm: 1, preload: true } : { maxReplicas: 1, minReplicas: 1 };
+  const counts = mode === "sessions" ? { maxConcurrent: 1, warm: 1 } : { maxReplicas: 1, minReplicas: 1 };
   return {
     apiVersion: API_VERSION,
     kind: KIND,

@@ -45,7 +45,7 @@ describe("an operator that starts with a stricter policy", () => {
     expect(world.pods.map(({ metadata }) => metadata.uid)).toEqual([running.metadata.uid]);
 
     await world.patchSpec({
-      sessions: { template: { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] } } },
+      sessions: { template: { spec: { containers: [{ name: "worker", image: "worker:1" }] } } },
     });
     const next = await untilAssigned(world, waiting);
     expect(JSON.parse(next.metadata.annotations?.[ANNOTATION_NEEDS] ?? "")).toEqual([]);
@@ -62,7 +62,7 @@ describe("an operator that starts with a stricter policy", () => {
     await loose.stop();
 
     await world.patchSpec({
-      sessions: { template: { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] } } },
+      sessions: { template: { spec: { containers: [{ name: "worker", image: "worker:1" }] } } },
     });
     const item = world.simulator.enqueue(world.environmentId);
     world.startOperator();

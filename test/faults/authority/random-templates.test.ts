@@ -110,10 +110,7 @@ function named(made: Json): Json {
     if (!Array.isArray(spec[list])) continue;
     spec[list] = spec[list].map((item, index) => ({ ...(isMap(item) ? item : {}), name: `${list[0]}${index}` }));
   }
-  return {
-    ...made,
-    spec: { ...spec, containers: spec["containers"] ?? [{ name: "worker", image: "worker:1", command: ["worker"] }] },
-  };
+  return { ...made, spec: { ...spec, containers: spec["containers"] ?? [{ name: "worker", image: "worker:1" }] } };
 }
 
 function isMap(value: unknown): value is Json {

@@ -11,11 +11,8 @@ import { createWith, environmentWith, type Json, MODES, type Mode, refusalOf, un
 
 const cluster = useCluster();
 
-/** A session's Pod never runs Windows: the Environment is invalid before anything looks at its template. */
-const isPossible = ({ mode, pod }: { mode: Mode; pod?: Json }) => mode === "workers" || !pod?.["os"];
-
 const ATTEMPTS = TEMPLATE_CASES.flatMap((each, index) =>
-  MODES.map((mode) => ({ ...each, mode, environment: `${mode}-${index}` })).filter(isPossible),
+  MODES.map((mode) => ({ ...each, mode, environment: `${mode}-${index}` })),
 );
 const ESCALATIONS = ATTEMPTS.filter(({ needs }) => needs.length > 0);
 

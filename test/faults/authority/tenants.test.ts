@@ -219,7 +219,7 @@ test("forged owners, labels and records change nothing in another namespace, eve
     const claims = { environmentUid: owner.uid, podUid: uid, workId: stage.running };
     const pod = {
       metadata: { namespace, name: `${name}-pod`, labels, ownerReferences: [owner] },
-      spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] },
+      spec: { containers: [{ name: "worker", image: "worker:1" }] },
     };
     forged.push(
       tenant.create(PODS, pod as Pod),

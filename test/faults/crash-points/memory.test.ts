@@ -184,16 +184,31 @@ function isTried(death: string): boolean {
   return turn % ONE_OF === 0;
 }
 
+/** Pods with a command wait in a shell by default. */
+const IN_SHELL = {
+  template: {
+    spec: {
+      containers: [{ name: "worker", image: "worker:1", command: ["worker"] }],
+      terminationGracePeriodSeconds: 30,
+    },
+  },
+};
+
 /** Its sessions sleep in their Pods between items, for less time than a history waits at its end. */
-const SLEEPING = { warm: 0, workspace: { type: "Pod", sleepSeconds: 120 } };
+const SLEEPING = { ...IN_SHELL, warm: 0, workspace: { type: "Pod", sleepSeconds: 120 } };
 
 const HISTORIES: readonly (readonly [name: string, of: History])[] = [
   ["lease: Worker", { sessions: {}, programs: ["stock", "killed", "crashes"] }],
   ["lease: Worker, Release", { sessions: { onPodFailure: "Release" }, programs: ["killed", "stock", "silent"] }],
-  ["lease: Worker, overdue", { sessions: { maxDurationSeconds: 6 }, programs: ["deaf"] }],
+  ["lease: Worker, parking: Shell", { sessions: IN_SHELL, programs: ["stock", "killed", "crashes"] }],
+  ["lease: Worker, parking: Shell, overdue", { sessions: { ...IN_SHELL, maxDurationSeconds: 6 }, programs: ["deaf"] }],
   [
-    "lease: Operator, preload",
-    { sessions: { preload: true, lease: "Operator" }, programs: ["plain", "killed", "crashes"] },
+    "lease: Operator, parking: Program",
+    { sessions: { parking: "Program", lease: "Operator" }, programs: ["plain", "killed", "crashes"] },
+  ],
+  [
+    "lease: Operator, parking: Shell, Release",
+    { sessions: { ...IN_SHELL, lease: "Operator", onPodFailure: "Release" }, programs: ["killed"] },
   ],
   [
     "lease: Worker, Protect, drained",
@@ -216,8 +231,8 @@ const HISTORIES: readonly (readonly [name: string, of: History])[] = [
   ],
   ["workspace: Pod", { sessions: SLEEPING, programs: ["stock", "stock", "killed", "crashes"], comesBack: true }],
   [
-    "workspace: Pod, preload",
-    { sessions: { ...SLEEPING, preload: true }, programs: ["stock", "stock", "killed"], comesBack: true },
+    "workspace: Pod, parking: Program",
+    { sessions: { ...SLEEPING, parking: "Program" }, programs: ["stock", "stock", "killed"], comesBack: true },
   ],
   [
     "workspace: Pod, lease: Operator, Release",

@@ -6,10 +6,15 @@ import type { World } from "../../support/world.ts";
 export function bases(world: World): unknown[] {
   const plain = world.spec();
   const { sessions, ...common } = plain;
-  const { template } = sessions as { template: unknown };
+  const { template } = sessions as { template: Record<string, unknown> };
+  const { containers, ...podSpec } = template["spec"] as { containers: Record<string, unknown>[] };
+  const [container] = containers;
+  const withCommand = { ...template, spec: { ...podSpec, containers: [{ ...container, command: ["worker"] }] } };
   const full = {
     ...(sessions as object),
     lease: "Operator",
+    parking: "Shell",
+    template: withCommand,
     disruption: "Protect",
     onPodFailure: "Release",
     warm: 2,

@@ -1,8 +1,6 @@
-import { createServer, type IncomingMessage, request, type Server, type ServerResponse } from "node:http";
-import { request as secureRequest } from "node:https";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { Agent, type Dispatcher } from "undici";
-import { join, responseTo } from "../../support/upgrades.ts";
 import type { Act } from "../../work/strict-server.ts";
 
 /** A request that passes the proxy. */
@@ -41,18 +39,15 @@ export class MutatingProxy implements AsyncDisposable {
   readonly #arrivals = new Map<number, number>();
   readonly #server: Server;
   readonly #target: string;
-  readonly #ca: string | undefined;
   readonly #upstream: Dispatcher;
   readonly #startedMs = performance.now();
 
   private constructor(target: string, ca: string | undefined) {
     this.#target = target;
-    this.#ca = ca;
     this.#upstream = new Agent({ connect: ca === undefined ? {} : { ca }, headersTimeout: 0, bodyTimeout: 0 });
     this.#server = createServer((from, to) => {
       this.#pass(from, to).catch(() => to.destroy());
     });
-    this.#server.on("upgrade", (from: IncomingMessage) => this.#upgrade(from, responseTo(from)));
     this.#server.on("connection", (socket) => socket.on("error", () => {}));
   }
 
@@ -108,26 +103,6 @@ export class MutatingProxy implements AsyncDisposable {
       this.onPassed(passing, good);
       to.writeHead(good.status, { ...good.headers }).end(good.body);
     }
-  }
-
-  /** A stream in both directions, such as `pods/attach`, is struck only before the target server receives it. */
-  #upgrade(from: IncomingMessage, to: ServerResponse): void {
-    const { url = "/", method = "GET", headers } = from;
-    const struck = this.strike({ method, url, body: Buffer.alloc(0) });
-    if (struck) return void struck.answer(null)(to, { method, url, headers, body: "" }, from.socket);
-    const { origin, host, pathname, protocol } = new URL(this.#target);
-    const onward = (protocol === "https:" ? secureRequest : request)(origin, {
-      path: pathname.replace(/\/$/, "") + url,
-      headers: { ...headers, host },
-      ca: this.#ca,
-    });
-    onward.on("upgrade", (answer, far, first) => join(from.socket, answer, far, first));
-    onward.on("response", (answer) => {
-      const kept = Object.entries(answer.headers).filter(([name]) => !OWN_HEADERS.has(name));
-      answer.pipe(to.writeHead(answer.statusCode ?? 502, Object.fromEntries(kept)));
-    });
-    onward.on("error", () => from.socket.destroy());
-    onward.end();
   }
 
   #forward(from: IncomingMessage, { method, url, body }: Passing): Promise<Dispatcher.ResponseData> {

@@ -69,7 +69,7 @@ const deep = (depth: number): unknown => JSON.parse(`${'{"a":'.repeat(depth)}1${
 
 /** Values in a Pod template that the schema does not check. */
 export const POD_CHANGES: readonly Change[] = [
-  { path: [...POD, "containers"], by: many(2, () => ({ name: "worker", image: "worker:1", command: ["worker"] })) },
+  { path: [...POD, "containers"], by: many(2, () => ({ name: "worker", image: "worker:1" })) },
   { path: [...POD, "containers"], by: many(32, (i) => ({ name: `c${i}`, image: "worker:1" })) },
   { path: [...CONTAINER, "env"], by: many(512, (i) => ({ name: `E${i}`, value: "v".repeat(100) })) },
   { path: [...CONTAINER, "env"], by: many(2, () => ({ name: "SAME", value: "x" })) },
@@ -96,7 +96,7 @@ export const POD_CHANGES: readonly Change[] = [
   { path: [...POD, "volumes"], by: [{ name: "v", hostPath: { path: "/" } }] },
   { path: [...POD, "volumes"], by: [{ name: "v", persistentVolumeClaim: { claimName: "none" } }] },
   { path: [...POD, "volumes"], by: many(256, (i) => ({ name: `v${i}`, emptyDir: {} })) },
-  { path: [...POD, "initContainers"], by: [{ name: "worker", image: "worker:1", command: ["worker"] }] },
+  { path: [...POD, "initContainers"], by: [{ name: "worker", image: "worker:1" }] },
   { path: [...POD, "initContainers"], by: [{ name: "side", image: "worker:1", restartPolicy: "Always" }] },
   { path: [...POD, "ephemeralContainers"], by: [{ name: "debug", image: "worker:1" }] },
   { path: [...POD, "serviceAccountName"], by: "nobody" },

@@ -91,6 +91,10 @@ function pauseNowAndThen(world: LoopWorld): void {
 /** The operator reports a conflict in its own words, because the server's message adds nothing. */
 const CONFLICT = "another client changed or replaced the claim's Secret";
 
+const SHELL = {
+  parking: "Shell",
+  template: { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] } },
+};
 const PROTECT = { disruption: "Protect" };
 const PER_SESSION = {
   warm: 0,
@@ -101,7 +105,7 @@ const PER_SESSION = {
   },
 };
 /** Sessions sleep in their Pods between items. */
-export const SLEEPING = { workspace: { type: "Pod", sleepSeconds: 300 } };
+export const SLEEPING = { ...SHELL, workspace: { type: "Pod", sleepSeconds: 300 } };
 
 /** Every call to the API server that the operator sends for an Environment with `sessions`. */
 export const KUBE_ROWS: Readonly<Record<string, Row>> = {
@@ -115,13 +119,7 @@ export const KUBE_ROWS: Readonly<Record<string, Row>> = {
   "get secrets (claim)": { always: editClaims, says: CONFLICT },
   "list secrets": { begin: "start" },
   "create secrets (claim)": { most: 150 },
-  "create secrets (removal)": {
-    most: 200,
-    sessions: { warm: 2 },
-    arrivalSeconds: 300,
-    first: (world) =>
-      world.patchEnvironment({ spec: { sessions: { template: { metadata: { labels: { version: "2" } } } } } }),
-  },
+  "create secrets (removal)": { most: 150, sessions: { warm: 2, parkedMaxAgeSeconds: 60 }, arrivalSeconds: 300 },
   "patch secrets": { says: CONFLICT },
   "delete secrets": { says: CONFLICT },
   "list pods": {},
@@ -129,8 +127,8 @@ export const KUBE_ROWS: Readonly<Record<string, Row>> = {
   "get pods": {},
   "create pods": {},
   "create pods (dry run)": { begin: "start" },
-  "get pods/attach": {},
-  "get pods/log": { losesMarkers: true },
+  "get pods/attach": { sessions: SHELL },
+  "get pods/log": { sessions: SHELL, losesMarkers: true },
   "patch pods (running)": {},
   "patch pods (ended)": {},
   "patch pods (sleeping)": { sessions: SLEEPING, comesBack: true },

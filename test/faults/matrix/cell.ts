@@ -135,6 +135,7 @@ class CellRun {
         lease: cell.lease,
         maxConcurrent: MAX_CONCURRENT,
         warm: WARM,
+        parkedMaxAgeSeconds: 300,
         retainEndedSeconds: RETAIN_SECONDS,
         retainFailedSeconds: RETAIN_SECONDS,
         ...row.sessions,

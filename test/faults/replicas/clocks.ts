@@ -6,7 +6,7 @@ const MINUTE_MS = 60_000;
 const SECOND_MS = 1_000;
 
 /** Durations of the spec for which minutes matter. */
-const SESSIONS = { maxDurationSeconds: 300, prepareTimeoutSeconds: 60, warm: 2 };
+const SESSIONS = { maxDurationSeconds: 300, prepareTimeoutSeconds: 60, parkedMaxAgeSeconds: 300, warm: 2 };
 
 const takeover = scenario({
   name: "the wall clocks of two replicas are twenty minutes apart: nothing is replaced, stopped or kept for that",

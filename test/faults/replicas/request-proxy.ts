@@ -1,5 +1,4 @@
 import {
-  type ClientRequest,
   createServer,
   Agent as HttpAgent,
   type IncomingMessage,
@@ -8,9 +7,8 @@ import {
   type ServerResponse,
 } from "node:http";
 import { Agent as HttpsAgent, request as secureRequest } from "node:https";
-import type { AddressInfo, Socket } from "node:net";
+import type { AddressInfo } from "node:net";
 import type { Auth } from "../../../src/kube/credentials.ts";
-import { join, responseTo } from "../../support/upgrades.ts";
 
 /** A request as it arrived at the proxy. */
 export interface Passing {
@@ -68,7 +66,6 @@ export class RequestProxy implements AsyncDisposable {
   readonly #agent: HttpAgent | HttpsAgent;
   readonly #rules = new Set<Rule>();
   readonly #open = new Set<Open>();
-  readonly #upgraded = new Set<Socket>();
 
   private constructor(target: Target) {
     this.#target = target;
@@ -80,9 +77,6 @@ export class RequestProxy implements AsyncDisposable {
       from.on("error", () => {});
       to.on("error", () => {});
       this.#pass(from, to).catch(() => to.destroy());
-    });
-    this.#server.on("upgrade", (from: IncomingMessage) => {
-      this.#upgrade(from).catch(() => from.socket.destroy());
     });
   }
 
@@ -126,23 +120,19 @@ export class RequestProxy implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     const closed = new Promise((resolve) => this.#server.close(resolve));
     this.#server.closeAllConnections();
-    for (const socket of this.#upgraded) socket.destroy();
     this.#agent.destroy();
     await closed;
   }
 
   async #pass(from: IncomingMessage, to: ServerResponse): Promise<void> {
-    const { passing, before, after } = this.#arrived(from);
+    const passing: Passing = { ...this.#target.read(from), atMs: performance.now() };
+    this.passed.push(passing);
+    const { before, after } = this.#treatmentOf(passing);
     const body: Buffer[] = [];
     for await (const chunk of from) body.push(chunk as Buffer);
     if (before === "reset") return void to.destroy();
     await before;
-    const reply = await new Promise<IncomingMessage>((resolve, reject) => {
-      const onward = this.#onward(from).on("response", resolve).on("error", reject);
-      // A read whose client is gone has no purpose; a write still takes effect.
-      if (from.method === "GET") to.on("close", () => onward.destroy());
-      onward.end(Buffer.concat(body));
-    });
+    const reply = await this.#send(from, Buffer.concat(body), to);
     if (after === "reset") {
       reply.resume();
       return void to.destroy();
@@ -158,47 +148,26 @@ export class RequestProxy implements AsyncDisposable {
     reply.pipe(to);
   }
 
-  /** Joins a WebSocket, such as that of `pods/attach`, to one of the server's. */
-  async #upgrade(from: IncomingMessage): Promise<void> {
-    const { socket } = from;
-    this.#upgraded.add(socket);
-    socket.on("error", () => {}).on("close", () => this.#upgraded.delete(socket));
-    const { before, after } = this.#arrived(from);
-    if (before === "reset") return void socket.destroy();
-    await before;
-    // The client of a held request may be gone. Nothing has an effect before the client writes.
-    if (socket.destroyed) return;
-    const onward = this.#onward(from).on("error", () => socket.destroy());
-    onward.on("response", async (reply) => {
-      if (after === "reset") return void socket.destroy();
-      await after;
-      const { "transfer-encoding": _, ...headers } = reply.headers;
-      reply.pipe(responseTo(from).writeHead(reply.statusCode ?? 502, headers));
-    });
-    onward.on("upgrade", async (reply, far, first) => {
-      if (after === "reset") return void socket.destroy();
-      await after;
-      join(socket, reply, far, first);
-    });
-    onward.end();
-  }
-
-  #arrived(from: IncomingMessage): { passing: Passing } & Treatment {
-    const passing: Passing = { ...this.#target.read(from), atMs: performance.now() };
-    this.passed.push(passing);
+  #treatmentOf(passing: Passing): Treatment {
     for (const rule of this.#rules) {
       const treatment = rule(passing);
-      if (treatment) return { passing, ...treatment };
+      if (treatment) return treatment;
     }
-    return { passing };
+    return {};
   }
 
-  #onward(from: IncomingMessage): ClientRequest {
+  #send(from: IncomingMessage, body: Buffer, to: ServerResponse): Promise<IncomingMessage> {
     const { url } = this.#target;
     const { method = "GET", url: path = "/", headers } = from;
     const send = url.startsWith("https:") ? secureRequest : request;
     const { host: _, ...passedOn } = headers;
-    return send(new URL(path, url), { method, headers: passedOn, agent: this.#agent });
+    return new Promise((resolve, reject) => {
+      const onward = send(new URL(path, url), { method, headers: passedOn, agent: this.#agent }, resolve);
+      onward.on("error", reject);
+      // A read whose client is gone has no purpose; a write still takes effect.
+      if (method === "GET") to.on("close", () => onward.destroy());
+      onward.end(body);
+    });
   }
 }
 

@@ -67,9 +67,6 @@ interface Request extends UnderWay {
 /** Other steps that have an entry: that of an operator's start or end, or of a turn that is added. */
 const SHOWN: ReadonlySet<string> = new Set(["fault.crash", "operator.restart", "turn.skip"]);
 
-/** Every container waits for its line. */
-const WAITING: Rules = { ...CODE, parking: "Shell" };
-
 /** Points that are about no Pod and no volume. */
 const OF_ALL: ReadonlySet<string> = new Set(["claim.poll", "workspace.list"]);
 
@@ -105,16 +102,17 @@ class SessionCheck {
     const { rules, timing, listsBehind = false, showsEnds = false, retainMs = 0 } = circumstances;
     this.#listsBehind = listsBehind;
     this.#volumeKnowledge = new VolumeKnowledge(projection, retainMs);
-    const { lease } = { ...WAITING, ...rules };
+    const { lease, parking } = { ...CODE, ...rules };
     const { workIds, turns, environments } = projection;
     const most = (names: readonly (readonly string[])[]) => Math.max(...names.map(({ length }) => length));
     const [pods, volumes] = [most(projection.pods), most(projection.volumes)];
     if (pods * turns > MOST_TURNS || workIds.length > MOST_ITEMS)
       throw new RangeError(`${workIds.join()}: ${pods} Pods of one operator, with ${turns} turns each`);
     this.#projection = projection;
-    this.#knowledge = workIds.map(() => new Knowledge(timing, { lease, waitsForEnds: showsEnds }));
+    const waitsForEnds = showsEnds && parking === "Shell";
+    this.#knowledge = workIds.map(() => new Knowledge(timing, { lease, waitsForEnds }));
     this.#layout = new Layout({
-      ...WAITING,
+      ...CODE,
       graceful: "moved",
       ...rules,
       operators: environments.length,

@@ -19,11 +19,11 @@ interface Known {
    * listed.
    */
   isOver: boolean | null;
-  /** The item was read since the last delivery without a marker. */
+  /** parking: Shell: the item was read since the last delivery without a marker. */
   isLooked: boolean;
-  /** The operator knows that the opening is recorded in the Secret. */
+  /** parking: Shell: the operator knows that the opening is recorded in the Secret. */
   isOpened: boolean;
-  /** It knows that the program started. */
+  /** parking: Shell: it knows that the program started. */
   isStarted: boolean;
 }
 

@@ -261,7 +261,8 @@ const READ = {
   "session.open": { steps: ["session.open"], isNothing: (state, actor) => podOf(state, actor, POD.key) === 1 },
   "session.touch": {
     steps: ["session.touch"],
-    isNothing: (state, actor) => isAssigned(state, actor),
+    // With `parking: Key` it only makes the kubelet look.
+    isNothing: (state, actor) => !actor.layout.isShell || isAssigned(state, actor),
   },
   "session.deliver": { steps: ["session.deliver"], counts: ["unanswered"] },
   "session.read-log": {

@@ -29,8 +29,12 @@ function inTurn(...fates: readonly FateInput[]): { fates: () => FateInput } {
   };
 }
 
+/** Pods that wait in a shell. */
+const IN_SHELL = { parking: "Shell" } as const;
+const SHELL_WORLD = { ...SHORT, container: { command: ["worker"] } } as const;
+
 /** Sessions that sleep in their Pods, longer than any scenario lasts. */
-const ASLEEP = { workspace: { type: "Pod" } } as const;
+const ASLEEP = { ...IN_SHELL, workspace: { type: "Pod" } } as const;
 
 /** Faults of the Pods' first connections, in turn: they are open when the line is sent. */
 function firstAttach(...faults: readonly (AttachFault | undefined)[]): { attachFaults: AttachFaultChooser } {
@@ -169,35 +173,37 @@ export const SCENARIOS: readonly Scenario[] = [
   {
     name: "lease Worker, Shell: lines and markers are lost",
     world: {
-      ...SHORT,
-      sessions: { warm: 3 },
+      ...SHELL_WORLD,
+      sessions: { ...IN_SHELL, warm: 3 },
       node: { ...inTurn(WORKS), ...firstAttach({ kind: "output-lost" }, { kind: "input-lost" }, undefined) },
     },
+    rules: IN_SHELL,
     act: (run) => run.serve(6),
   },
   {
     name: "lease Operator, Shell: lines and markers are lost",
     world: {
-      ...SHORT,
-      sessions: { ...BY_OPERATOR, warm: 3 },
+      ...SHELL_WORLD,
+      sessions: { ...BY_OPERATOR, ...IN_SHELL, warm: 3 },
       node: { ...inTurn(PROGRAM), ...firstAttach({ kind: "output-lost" }, { kind: "input-lost" }, undefined) },
     },
-    rules: BY_OPERATOR,
+    rules: { ...BY_OPERATOR, ...IN_SHELL },
     act: (run) => run.serve(6),
   },
   {
     name: "lease Worker, Shell: the operator is stopping between a line and its record",
-    world: { ...SHORT, sessions: { warm: 3 }, node: inTurn({ kind: "worker", workMs: 5_000 }) },
+    world: { ...SHELL_WORLD, sessions: { ...IN_SHELL, warm: 3 }, node: inTurn({ kind: "worker", workMs: 5_000 }) },
+    rules: IN_SHELL,
     act: restartAfterLines,
   },
   {
     name: "lease Operator, Shell: the operator is stopping between a line and its record",
     world: {
-      ...TAKEN_UP,
-      sessions: { ...BY_OPERATOR, warm: 3 },
+      ...{ ...TAKEN_UP, container: SHELL_WORLD.container },
+      sessions: { ...BY_OPERATOR, ...IN_SHELL, warm: 3 },
       node: inTurn({ kind: "exit", afterMs: 30_000 }),
     },
-    rules: BY_OPERATOR,
+    rules: { ...BY_OPERATOR, ...IN_SHELL },
     act: restartAfterLines,
   },
   {
@@ -248,18 +254,20 @@ export const SCENARIOS: readonly Scenario[] = [
   },
   {
     name: "lease Worker, sleep: sessions of several items are served",
-    world: { ...SHORT, sessions: { ...ASLEEP, warm: 2 }, node: inTurn(WORKS) },
+    world: { ...SHELL_WORLD, sessions: { ...ASLEEP, warm: 2 }, node: inTurn(WORKS) },
+    rules: IN_SHELL,
     act: serveSessions,
   },
   {
     name: "lease Operator, sleep: sessions of several items are served",
-    world: { ...SHORT, sessions: { ...BY_OPERATOR, ...ASLEEP, warm: 2 }, node: inTurn(PROGRAM) },
-    rules: BY_OPERATOR,
+    world: { ...SHELL_WORLD, sessions: { ...BY_OPERATOR, ...ASLEEP, warm: 2 }, node: inTurn(PROGRAM) },
+    rules: { ...BY_OPERATOR, ...IN_SHELL },
     act: serveSessions,
   },
   {
     name: "lease Worker, sleep: the operator is stopping between a wake's line and its record",
-    world: { ...SHORT, sessions: { ...ASLEEP, warm: 2 }, node: inTurn({ kind: "worker", workMs: 5_000 }) },
+    world: { ...SHELL_WORLD, sessions: { ...ASLEEP, warm: 2 }, node: inTurn({ kind: "worker", workMs: 5_000 }) },
+    rules: IN_SHELL,
     act: restartAfterWakes,
   },
   {

@@ -100,8 +100,9 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
       lease,
       onPodFailure,
       disruption: pick(["Allow", "Protect"]),
-      preload: pick([false, false, true]),
+      ...pick<Record<string, string>>([{ parking: "Key" }, {}, { parking: "Shell" }, { parking: "Program" }]),
       template: { spec: { containers: [CONTAINER], terminationGracePeriodSeconds: 30 } },
+      parkedMaxAgeSeconds: pick([0, 60, 600]),
       ...workspace,
     },
     switches: {

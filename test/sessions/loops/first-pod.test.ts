@@ -6,7 +6,7 @@ import { LoopWorld, type LoopWorldOptions, NAMESPACE } from "./loop-world.ts";
 const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
 
-const template = (image: string) => ({ spec: { containers: [{ name: "worker", image, command: ["worker"] }] } });
+const template = (image: string) => ({ spec: { containers: [{ name: "worker", image }] } });
 
 /** Pods of this image get ready in a second, and others not before their timeout. */
 const onlyGood = ({ spec }: Pod) => (spec.containers[0]?.image === "good" ? SECOND : 40 * MINUTE);

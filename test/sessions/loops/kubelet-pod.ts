@@ -1,3 +1,4 @@
+import { KEY_WORK_ID, KEY_WORK_SECRET } from "../../../src/api/names.ts";
 import type { Timer } from "../../../src/core/clock.ts";
 import { KubeApiError } from "../../../src/kube/errors.ts";
 import { apiTime } from "../../../src/kube/objects.ts";
@@ -9,6 +10,7 @@ import {
   PODS,
   type Pod,
   type PodStatus,
+  SECRETS,
 } from "../../../src/kube/resource.ts";
 import { isKeeper } from "../../../testbed/node/keeper.ts";
 import { parkingOf } from "../../../testbed/node/session-frame.ts";
@@ -46,8 +48,8 @@ export class KubeletPod {
   readonly #namespace: string;
   readonly #name: string;
   #pod: Pod;
-  /** A container that waits for a line is `started`. */
-  #is: "new" | "started" = "new";
+  /** `parked` waits for a key. A container that waits for a line is `started`. */
+  #is: "new" | "parked" | "failed-start" | "started" = "new";
   #main: LoopContainer | null = null;
   #mainState: ContainerState = { waiting: { reason: "ContainerCreating" } };
   readonly #turns = new Map<string, Turn>();
@@ -59,6 +61,7 @@ export class KubeletPod {
   /** No container is left, and the Pod's last status is on its way. */
   #isFinal = false;
   #isForgotten = false;
+  #look: Timer | null = null;
   #deadline: Timer | null = null;
 
   constructor(pod: Pod, parts: KubeletPodParts, running: Set<Running>) {
@@ -75,6 +78,10 @@ export class KubeletPod {
     const before = this.#pod;
     this.#pod = pod;
     if (pod.metadata.deletionTimestamp && !this.#isDeleting) this.#delete();
+    const touched =
+      JSON.stringify([before.metadata.labels, before.metadata.annotations]) !==
+      JSON.stringify([pod.metadata.labels, pod.metadata.annotations]);
+    if (touched) this.#after(10 + this.#parts.random() * 100, () => this.#lookNow());
     if (before.spec.activeDeadlineSeconds !== pod.spec.activeDeadlineSeconds) this.#armDeadline();
     this.#addTurns();
   }
@@ -126,6 +133,7 @@ export class KubeletPod {
 
   #forget(): void {
     this.#isForgotten = true;
+    this.#look?.cancel();
     this.#deadline?.cancel();
   }
 
@@ -159,8 +167,9 @@ export class KubeletPod {
     const parking = spec && parkingOf(this.#pod, spec);
     if (spec && isKeeper(spec)) this.#startMain(spec).keep();
     else if (spec && parking) this.#startMain(spec).wait(parking);
-    else throw new Error(`Pod ${this.#name} waits for nothing`);
-    this.#report();
+    else this.#is = "parked";
+    if (this.#is === "started") this.#report();
+    else this.#lookNow();
     this.#addTurns();
   }
 
@@ -175,6 +184,39 @@ export class KubeletPod {
     );
     this.#mainState = { running: { startedAt: this.#main.startedAt } };
     return this.#main;
+  }
+
+  #lookNow(): void {
+    if (this.#is !== "parked" || this.#isForgotten || this.#isDeleting) return;
+    this.#look?.cancel();
+    const [leastMs, spreadMs] = LOOK_MS;
+    this.#look = this.#after(leastMs + this.#parts.random() * spreadMs, () => this.#lookNow());
+    const secret = this.#parts.server.find(SECRETS, this.#namespace, this.#name);
+    const key = secret?.data?.[KEY_WORK_SECRET];
+    // The kubelet's watches of Secrets and Pods are not ordered: it may not have the key yet.
+    const unseen = key === undefined || this.#parts.random() < UNSEEN;
+    if (key === undefined || unseen) {
+      const missing = secret
+        ? `couldn't find key ${KEY_WORK_SECRET} in Secret ${this.#namespace}/${this.#name}`
+        : `secret "${this.#name}" not found`;
+      this.#mainWaits("CreateContainerConfigError", missing);
+      return;
+    }
+    const [spec = { name: "" }] = this.#pod.spec.containers;
+    const fate = this.#parts.fate(this.#pod, spec.name);
+    if (fate.startError) {
+      this.#is = "failed-start";
+      this.#mainWaits("CreateContainerError", "no such command");
+      return;
+    }
+    const main = this.#startMain(spec);
+    this.#report();
+    main.run(fate, text(secret?.data?.[KEY_WORK_ID]), text(key));
+  }
+
+  #mainWaits(reason: string, message: string): void {
+    this.#mainState = { waiting: { reason, message } };
+    this.#report();
   }
 
   /** Starts new ephemeral containers, in any state of the session container. A kubelet notices them within a second. */
@@ -255,6 +297,7 @@ export class KubeletPod {
   #delete(): void {
     this.#isDeleting = true;
     this.#isEnding = true;
+    this.#look?.cancel();
     if (this.#isFinal) this.#removeAfter(300 + this.#parts.random() * 1_500);
     else if (this.#started.length === 0) this.#removeAfter(10 + this.#parts.random() * 900);
     else {
@@ -324,6 +367,16 @@ const DEFAULT_GRACE_SECONDS = 30;
 /** How long an unreachable node runs before it shuts down. */
 const LOST_NODE_ENDS_MS = 600_000;
 
+/** The minimum time between two reads of the Secret, and the random addition. */
+const LOOK_MS = [10_000, 5_000] as const;
+
+/** The probability that the kubelet reads an outdated Secret. */
+const UNSEEN = 0.15;
+
 function condition(type: string, at: string): Condition {
   return { type, status: "True", lastTransitionTime: at };
+}
+
+function text(data: string | undefined): string {
+  return Buffer.from(data ?? "", "base64").toString("utf8");
 }

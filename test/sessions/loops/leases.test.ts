@@ -129,10 +129,7 @@ describe("leases that the operator keeps", () => {
   });
 
   test("a drain gives a program that ignores SIGTERM half of its time limit, and stops the item", async () => {
-    const podSpec = {
-      containers: [{ name: "worker", image: "worker:1", command: ["worker"] }],
-      terminationGracePeriodSeconds: 600,
-    };
+    const podSpec = { containers: [{ name: "worker", image: "worker:1" }], terminationGracePeriodSeconds: 600 };
     const { world, ids } = await running(1, 0, { sessions: { template: { spec: podSpec } }, program: "silent" });
     world.server.delete(ENVIRONMENTS, NAMESPACE, NAME);
     await world.until("the Environment is gone", () => world.environment === undefined, 125 * SECOND);

@@ -295,10 +295,7 @@ export class LoopWorld {
           retainEndedSeconds: 0,
           retainFailedSeconds: 0,
           template: {
-            spec: {
-              containers: [{ name: "worker", image: "worker:1", command: ["worker"] }],
-              terminationGracePeriodSeconds: 30,
-            },
+            spec: { containers: [{ name: "worker", image: "worker:1" }], terminationGracePeriodSeconds: 30 },
           },
           ...this.#options.sessions,
         },

@@ -1,6 +1,5 @@
 import { describe, expect, test } from "vitest";
 import { PODS, type Pod, SECRETS } from "../../../src/kube/resource.ts";
-import { waitingCommand } from "../../../src/pods/frame.ts";
 import { type Journal, renderJournal } from "../../../src/protocol/journal.ts";
 import { LoopWorld, NAME, NAMESPACE } from "./loop-world.ts";
 
@@ -51,9 +50,7 @@ describe("a forged claim", () => {
     const pods = ["database-0", "berth-research-bbbbb"].map((name) =>
       of.server.create(PODS, {
         metadata: { name, namespace: NAMESPACE, labels: { app: "database", "berth.dev/phase": "warm" } },
-        spec: {
-          containers: [{ name: "worker", image: "database:1", command: waitingCommand(["serve"]), stdin: true }],
-        },
+        spec: { containers: [{ name: "worker", image: "database:1" }] },
       } as Pod),
     );
     for (const { metadata } of pods) {

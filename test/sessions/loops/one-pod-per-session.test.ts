@@ -5,12 +5,11 @@ import { LoopWorld, NAMESPACE } from "./loop-world.ts";
 
 const SECOND = 1_000;
 
-/** When an item was given its Pod, and when the container ended, in ms since the epoch. The kubelet reports whole seconds. */
+/** When the container of an item's Pod ran, in ms since the epoch. The kubelet reports whole seconds. */
 function timesOf(world: LoopWorld, workId: string) {
   const pod = world.pods.find(({ metadata }) => metadata.annotations?.["berth.dev/work-id"] === workId);
-  const startedAt = pod?.metadata.annotations?.["berth.dev/assigned-at"] ?? "";
-  const { finishedAt } = pod?.status?.containerStatuses?.[0]?.state?.terminated ?? {};
-  return { startedMs: Date.parse(startedAt), finishedMs: Date.parse(finishedAt ?? "") };
+  const { startedAt = "", finishedAt = "" } = pod?.status?.containerStatuses?.[0]?.state?.terminated ?? {};
+  return { startedMs: Date.parse(startedAt ?? ""), finishedMs: Date.parse(finishedAt ?? "") };
 }
 
 function served(servesMs: number): LoopWorld & { operator: ReturnType<LoopWorld["startOperator"]> } {

@@ -21,9 +21,7 @@ test("creates no Pod from a forbidden template, even while the key is still read
     isReading = true;
     return SLOW_MS;
   };
-  const containers = [
-    { name: "worker", image: "worker:1", command: ["worker"], securityContext: { privileged: true } },
-  ];
+  const containers = [{ name: "worker", image: "worker:1", securityContext: { privileged: true } }];
   // A changed workspace makes the operator create a new client and read the key again.
   world.patchEnvironment({
     spec: { api: { workspaceId: "wrkspc_other" }, sessions: { warm: 3, template: { spec: { containers } } } },

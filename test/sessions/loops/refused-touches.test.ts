@@ -12,9 +12,7 @@ const SERVES_MS = 8 * MINUTE;
 async function parked(lease: string): Promise<{ world: LoopWorld; operator: Operator }> {
   const program = lease === "Operator" ? "plain" : "stock";
   const fate = (): ContainerFate => ({ startError: false, program, servesMs: SERVES_MS });
-  // Without its touch, no line is sent, and the claim would be given up after this time.
-  const firstBeatTimeoutSeconds = 3_600;
-  const sessions = { lease, maxConcurrent: 10, warm: SESSIONS, retainEndedSeconds: 600, firstBeatTimeoutSeconds };
+  const sessions = { lease, maxConcurrent: 10, warm: SESSIONS, retainEndedSeconds: 600 };
   const world = new LoopWorld({ sessions, fate });
   world.createEnvironment();
   const operator = world.startOperator();
@@ -48,7 +46,7 @@ test.each(["Worker", "Operator"])(
       forbidden ? refusal(403, "Forbidden", 'pods "x" is forbidden: no leave') : null,
     );
     const ids = Array.from({ length: SESSIONS }, () => world.enqueue());
-    await world.until("all are touched", () => touches() >= SESSIONS, MINUTE);
+    await world.until("all containers run", () => world.node.running.size === SESSIONS);
     await world.pass(SERVES_MS / 2);
     // Pauses double up to 15 to 30 s.
     expect(touches()).toBeLessThanOrEqual(SESSIONS * (8 + 16));
@@ -58,8 +56,8 @@ test.each(["Worker", "Operator"])(
     forbidden = false;
     await world.until("all Pods are marked as assigned", () => world.podsOf("running").length === SESSIONS, MINUTE);
     await world.until("Ready", () => world.conditionOf("Ready")?.status === "True", MINUTE);
-    const areStopped = () => ids.every((id) => world.item(id).state === "stopped");
-    await world.until("all items are stopped", areStopped, 2 * SERVES_MS);
+    expect(world.node.running.size).toBe(SESSIONS);
+    await world.until("all items are stopped", () => ids.every((id) => world.item(id).state === "stopped"), SERVES_MS);
     holdsTrue(world);
   },
 );

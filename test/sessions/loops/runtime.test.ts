@@ -115,7 +115,7 @@ describe("Pods that are deleted, or can't be", () => {
     await world.until("parked Pods", () => world.parked.length === 4);
     const old = new Set(world.pods.map(({ metadata }) => metadata.uid));
     operator.kube.delay = ({ verb, plural }) => (verb === "delete" && plural === "pods" ? 25 * SECOND : 0);
-    const containers = [{ name: "worker", image: "worker:2", command: ["worker"] }];
+    const containers = [{ name: "worker", image: "worker:2" }];
     world.patchEnvironment({ spec: { sessions: { template: { spec: { containers } } } } });
     const fresh = () => world.parked.filter(({ metadata }) => !old.has(metadata.uid));
     await world.until("two new Pods exist", () => fresh().length >= 2, 20 * SECOND);
@@ -174,8 +174,27 @@ describe("Pods that are deleted, or can't be", () => {
     expect(created.length).toBe(4);
   });
 
+  test("a Pod that runs without a claim is deleted", async () => {
+    const { world } = served();
+    await world.until("a parked Pod", () => world.parked.length > 0);
+    const [pod] = world.parked;
+    const name = pod?.metadata.name ?? "";
+    // Another client's Secret under the Pod's name starts the container. After its deletion, no record names a session.
+    const secret = Buffer.from(JSON.stringify({ sessions_token: "none" })).toString("base64url");
+    world.server.create(SECRETS, {
+      metadata: { name, namespace: NAMESPACE },
+      stringData: { "work-id": "work_x", "session-id": "s", "work-secret": secret },
+    });
+    world.fate = () => ({ startError: false, program: "silent", servesMs: 0 });
+    await world.until("the container runs", () => world.node.running.size > 0);
+    world.server.delete(SECRETS, NAMESPACE, name);
+    await world.until("the Pod is gone", () => !world.pods.some(({ metadata }) => metadata.name === name), 5 * MINUTE);
+    await world.until("another Pod is parked", () => world.parked.length > 0);
+    expect(world.claims).toEqual([]);
+  });
+
   test("a journal written after the initial list is found, and its Pod is freed", async () => {
-    const { world } = served({ sessions: { warm: 2 } });
+    const { world } = served({ sessions: { warm: 2, parkedMaxAgeSeconds: 0 } });
     await world.until("two parked Pods", () => world.parked.length === 2);
     const [pod] = world.parked;
     const { name = "", uid = "" } = pod?.metadata ?? {};
@@ -222,7 +241,7 @@ describe("Pods that are deleted, or can't be", () => {
   });
 
   test("a slot that another client's Secret occupies is left alone, and used again once it is free", async () => {
-    const { world } = served({ sessions: { maxConcurrent: 1, warm: 1 } });
+    const { world } = served({ sessions: { maxConcurrent: 1, warm: 1, parkedMaxAgeSeconds: 0 } });
     await world.until("a parked Pod", () => world.parked.length > 0);
     const name = world.parked[0]?.metadata.name ?? "";
     world.server.create(SECRETS, { metadata: { name, namespace: NAMESPACE }, stringData: { mine: "yes" } });

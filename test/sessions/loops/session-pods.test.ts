@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import type { PointEvent } from "../../../src/core/points.ts";
 import type { Pod } from "../../../src/kube/resource.ts";
 import { NO_DEADLINE_SECONDS } from "../../../src/pods/pod-render.ts";
 import { LoopWorld, type LoopWorldOptions } from "./loop-world.ts";
@@ -87,7 +88,7 @@ describe("a Pod that gets its session", () => {
       "cluster-autoscaler.kubernetes.io/safe-to-evict": "true",
       "karpenter.sh/do-not-disrupt": "false",
     };
-    const containers = [{ name: "worker", image: "worker:1", command: ["worker"] }];
+    const containers = [{ name: "worker", image: "worker:1" }];
     const { pod } = await running({ sessions: { template: { metadata: { annotations }, spec: { containers } } } });
     expect(pod.metadata.annotations).toMatchObject(annotations);
   });
@@ -103,11 +104,47 @@ describe("a Pod that gets its session", () => {
 
 describe("parked Pods", () => {
   test("beyond warm are deleted after five minutes, and not earlier", async () => {
-    const world = served({ sessions: { warm: 3 } });
+    const world = served({ sessions: { warm: 3, parkedMaxAgeSeconds: 0 } });
     await world.until("three parked Pods", () => world.parked.length === 3);
     world.patchEnvironment({ spec: { sessions: { warm: 1 } } });
     await world.pass(290 * SECOND);
     expect(world.parked).toHaveLength(3);
     await world.until("one parked Pod is left", () => world.parked.length === 1, 20 * SECOND);
   });
+
+  test("are replaced at parkedMaxAgeSeconds, a single one after its successor is parked; 0 disables this", async () => {
+    const world = served({ sessions: { warm: 1, maxConcurrent: 1, parkedMaxAgeSeconds: 300 } });
+    await world.until("one parked Pod", () => world.parked.length === 1);
+    const [first] = world.parked;
+    let none = 0;
+    world.server.subscribe(() => {
+      if (world.parked.length === 0) none += 1;
+    });
+    await world.pass(235 * SECOND);
+    expect(world.parked.map(({ metadata }) => metadata.uid)).toEqual([first?.metadata.uid]);
+    await world.until("only another parked Pod is left", () => {
+      return world.pods.length === 1 && world.parked[0]?.metadata.uid !== first?.metadata.uid;
+    });
+    expect(none).toBe(0);
+    world.patchEnvironment({ spec: { sessions: { parkedMaxAgeSeconds: 0 } } });
+    const [second] = world.parked;
+    await world.pass(60 * MINUTE);
+    expect(world.parked.map(({ metadata }) => metadata.uid)).toEqual([second?.metadata.uid]);
+  });
+});
+
+test("touches a Pod again that its kubelet missed, and counts the touches in the Pod's annotation", async () => {
+  let sent = 0;
+  const points = ({ point, phase }: PointEvent) => {
+    if (point === "session.touch" && phase === "after") sent += 1;
+  };
+  const world = served({ sessions: { retainEndedSeconds: 3_600 }, fate: stock, points });
+  let counted = 0;
+  for (let n = 0; n < 24; n += 1) {
+    const { pod } = await serveOne(world);
+    counted += Number(pod.metadata.annotations?.["berth.dev/touches"]);
+  }
+  expect(counted).toBe(sent);
+  // The simulated kubelet misses the key sometimes: see UNSEEN in node.ts.
+  expect(sent).toBeGreaterThan(24);
 });

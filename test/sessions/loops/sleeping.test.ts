@@ -13,23 +13,20 @@ const SECOND = 1_000;
 const LABELS = { namespace: NAMESPACE, environment: NAME };
 
 describe("a session that sleeps", () => {
-  test.each([false, true])(
-    "gets its next items in the same Pod, each in its own turn (preload: %j)",
-    async (preload) => {
-      const { world, serve, sleeperOf, nameOf } = await sleepyWorld({ sessions: { preload } });
-      const sessionId = await serve();
-      const name = nameOf(sessionId);
-      for (let n = 0; n < 3; n += 1) await serve(sessionId);
-      expect(world.starts.map(({ pod, container }) => [pod, container])).toEqual(
-        [1, 2, 3, 4].map((turn) => [name, `berth-turn-${turn}`]),
-      );
-      expect(nameOf(sessionId)).toBe(name);
-      const pod = sleeperOf(sessionId) as Pod;
-      expect([endedTurn(pod), newestTurn(pod)]).toEqual([4, 5]);
-      expect(world.claims).toEqual([]);
-      expect(await metricValue(world.metrics.sessionsWoken, { ...LABELS, result: "same-pod" })).toBe(3);
-    },
-  );
+  test.each(["Shell", "Program"])("gets its next items in the same Pod, each in its own turn: %s", async (parking) => {
+    const { world, serve, sleeperOf, nameOf } = await sleepyWorld({ sessions: { parking } });
+    const sessionId = await serve();
+    const name = nameOf(sessionId);
+    for (let n = 0; n < 3; n += 1) await serve(sessionId);
+    expect(world.starts.map(({ pod, container }) => [pod, container])).toEqual(
+      [1, 2, 3, 4].map((turn) => [name, `berth-turn-${turn}`]),
+    );
+    expect(nameOf(sessionId)).toBe(name);
+    const pod = sleeperOf(sessionId) as Pod;
+    expect([endedTurn(pod), newestTurn(pod)]).toEqual([4, 5]);
+    expect(world.claims).toEqual([]);
+    expect(await metricValue(world.metrics.sessionsWoken, { ...LABELS, result: "same-pod" })).toBe(3);
+  });
 
   test("doesn't delay a new session, whose item is offered before its Pod is ready", async () => {
     const { world, serve } = await sleepyWorld({ sessions: { warm: 0, maxConcurrent: 2 } });
@@ -240,7 +237,7 @@ describe("a Pod is not kept", () => {
   });
 });
 
-describe("with preload", () => {
+describe("with parking Program", () => {
   /** How each turn of a Pod waited for its work item: with its program, or in a shell. */
   const waysOf = ({ spec: { ephemeralContainers = [] } }: Pod) => {
     const turns = ephemeralContainers.toSorted((one, other) => turnNumber(one.name) - turnNumber(other.name));
@@ -248,7 +245,7 @@ describe("with preload", () => {
   };
 
   test("a sleeping Pod runs a shell only, whose line starts the program", async () => {
-    const { world, serve, sleeperOf } = await sleepyWorld({ sessions: { preload: true } });
+    const { world, serve, sleeperOf } = await sleepyWorld({ sessions: { parking: "Program" } });
     expect(world.parked.map(waysOf)).toEqual([["program"]]);
     const sessionId = await serve();
     expect(waysOf(sleeperOf(sessionId) as Pod)).toEqual(["program", "shell"]);
@@ -257,7 +254,7 @@ describe("with preload", () => {
   });
 
   test.each(["line", "marker"] as const)("a woken session starts once if a %s is lost", async (kind) => {
-    const { world, operator, serve, nameOf } = await sleepyWorld({ sessions: { preload: true } });
+    const { world, operator, serve, nameOf } = await sleepyWorld({ sessions: { parking: "Program" } });
     const sessionId = await serve();
     const name = nameOf(sessionId);
     let lost = 0;
@@ -268,6 +265,18 @@ describe("with preload", () => {
       [name, "berth-turn-1"],
       [name, "berth-turn-2"],
     ]);
+  });
+
+  test("no session sleeps where no shell could start its later programs, and the status says why", async () => {
+    const template = { spec: { ...TEMPLATE.spec, containers: [{ name: "worker", image: "worker:1" }] } };
+    const { world } = await sleepyWorld({ sessions: { parking: "Program", template } });
+    const item = world.enqueue();
+    await world.until("the item is served", () => world.item(item).state === "stopped" && world.isSettled);
+    expect(world.podsOf("sleeping")).toEqual([]);
+    expect(world.environment?.status?.sleep).toMatchObject({
+      enabled: false,
+      message: expect.stringContaining("command is not set"),
+    });
   });
 });
 

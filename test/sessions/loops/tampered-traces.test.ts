@@ -83,11 +83,12 @@ const takenUp = () =>
     },
   );
 
-const SLEEPS = { template: TEMPLATE, workspace: { type: "Pod", sleepSeconds: 60 } };
+const SLEEPS = { template: TEMPLATE, parking: "Shell", workspace: { type: "Pod", sleepSeconds: 60 } };
+const SHELL = { parking: "Shell" } as const;
 
 /** A session sleeps, wakes in its Pod, sleeps again, and its Pod is deleted. */
 const slept = () =>
-  record({ sessions: SLEEPS }, {}, async (world) => {
+  record({ sessions: SLEEPS }, SHELL, async (world) => {
     const first = world.enqueue();
     await untilAsleep(world, 1);
     world.enqueue({ sessionId: world.api.world.item(first).data.id });

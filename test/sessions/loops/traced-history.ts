@@ -29,6 +29,7 @@ const KILL_AGAIN_MS = 37;
 const ENVIRONMENT = `${NAMESPACE}/${NAME}`;
 const RIVAL = `rival/${NAME}`;
 
+const PARKINGS = ["Key", "Shell", "Program"] as const;
 const TEMPLATE = {
   spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }], terminationGracePeriodSeconds: 30 },
 } as const;
@@ -71,9 +72,10 @@ class TracedHistory {
       lapsedStopping: lapsedStopping === "ends" ? "stopped" : "stays",
       sigterm: true,
     };
-    const preload = this.#streams() < 1 / 3;
+    const parking = PARKINGS[Math.floor(this.#streams() * PARKINGS.length)];
+    if (parking !== "Key") Object.assign(this.rules, { parking: "Shell" });
     const [sleeps, volumes] = [seededRandom(seed + 3), seededRandom(seed + 4)];
-    const isAsleep = sleeps() < 1 / 2;
+    const isAsleep = parking !== "Key" && sleeps() < 1 / 2;
     const hasVolumes = volumes() < 1 / 3;
     const workspace = {
       type: hasVolumes ? "PerSession" : isAsleep ? "Pod" : "Ephemeral",
@@ -82,7 +84,7 @@ class TracedHistory {
     };
     this.#volumes = hasVolumes ? volumes : null;
     this.#returns = isAsleep ? sleeps : this.#volumes;
-    const sessions = { warm: 2, maxConcurrent: 4, lease, onPodFailure, preload, workspace, template: TEMPLATE };
+    const sessions = { warm: 2, maxConcurrent: 4, lease, onPodFailure, parking, workspace, template: TEMPLATE };
     this.world = new LoopWorld({
       seed,
       points: this.recorder.observer,

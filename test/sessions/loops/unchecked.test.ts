@@ -39,7 +39,7 @@ test("capacity and credentials are Unknown until a Pod and a work item show them
 test("capacity is Unknown again for a changed template until one of its Pods is ready", async () => {
   const world = await started({ sessions: { warm: 1 }, prepareMs: () => 20 * SECOND });
   expect(shown(world, "CapacityAvailable")).toBe("True Available");
-  const template = { spec: { containers: [{ name: "worker", image: "worker:2", command: ["worker"] }] } };
+  const template = { spec: { containers: [{ name: "worker", image: "worker:2" }] } };
   world.patchEnvironment({ spec: { sessions: { template } } });
   await world.until(
     "no Pod of the new template is ready",

@@ -32,7 +32,7 @@ async function serve(world: LoopWorld, { kube }: Operator): Promise<readonly str
 describe("a session's line", () => {
   test.each([
     ["a shell", {}],
-    ["a program", { preload: true }],
+    ["a program", { parking: "Program" }],
   ])("starts it in %s", async (_what, sessions) => {
     const { world, operator } = await parkedWorld(sessions);
     const [pod] = world.parked;
@@ -43,7 +43,7 @@ describe("a session's line", () => {
   });
 
   test("is sent again if it was lost", async () => {
-    const { world, operator } = await parkedWorld({});
+    const { world, operator } = await parkedWorld({ parking: "Shell" });
     let lost = 0;
     operator.kube.loses = (what) => what === "line" && lost++ === 0;
     expect(await serve(world, operator)).toContain("log pods");
@@ -51,7 +51,7 @@ describe("a session's line", () => {
   });
 
   test("delays no other session if only the answers of some were lost", async () => {
-    const { world, operator } = await parkedWorld({});
+    const { world, operator } = await parkedWorld({ parking: "Shell" });
     world.fate = () => ({ startError: false, program: "stock", servesMs: 200_000 });
     operator.kube.loses = (what) => what === "marker";
     for (let n = 1; n <= 4; n += 1) {
@@ -62,7 +62,7 @@ describe("a session's line", () => {
   });
 
   test("is not sent again if only its answer was lost", async () => {
-    const { world, operator } = await parkedWorld({ lease: "Operator" });
+    const { world, operator } = await parkedWorld({ parking: "Shell", lease: "Operator" });
     const lines: string[] = [];
     const { wrote } = operator.kube;
     operator.kube.wrote = (ref, text) => {
@@ -76,7 +76,7 @@ describe("a session's line", () => {
 });
 
 test("a Pod that can't be attached to gets no session", async () => {
-  const world = new LoopWorld({ sessions: { template: TEMPLATE } });
+  const world = new LoopWorld({ sessions: { template: TEMPLATE, parking: "Shell" } });
   world.weather.attach = { ...world.weather.attach, refused: 1 };
   world.createEnvironment();
   world.startOperator();
@@ -88,10 +88,10 @@ test("a Pod that can't be attached to gets no session", async () => {
   await world.until("the item is served", () => world.starts.length === 1 && world.isSettled);
 });
 
-describe.each([false, true])("with preload: %j, a node that stops answering", (preload) => {
+describe.each(["Shell", "Program"])("with parking: %s, a node that stops answering", (parking) => {
   /** Four Pods with a connection each. Those with these places in the order of their names are on a node that fails. */
   async function silencedWorld(places: readonly number[], isNoticed: boolean) {
-    const world = new LoopWorld({ sessions: { template: TEMPLATE, preload, warm: 4, maxConcurrent: 4 } });
+    const world = new LoopWorld({ sessions: { template: TEMPLATE, parking, warm: 4, maxConcurrent: 4 } });
     world.createEnvironment();
     const operator = world.startOperator();
     await world.until("four Pods wait", () => world.parked.length === 4);
@@ -127,7 +127,7 @@ describe.each([false, true])("with preload: %j, a node that stops answering", (p
 });
 
 test("a Pod that has waited for long survives a restart of the operator", async () => {
-  const { world, operator } = await parkedWorld({});
+  const { world, operator } = await parkedWorld({ parking: "Shell" });
   const names = () => world.parked.map(({ metadata }) => metadata.name);
   const before = names();
   await world.pass(LONG_MS);
@@ -138,7 +138,7 @@ test("a Pod that has waited for long survives a restart of the operator", async 
 });
 
 test("a session whose container ended before its line was sent is not reported as started", async () => {
-  const { world, operator } = await parkedWorld({});
+  const { world, operator } = await parkedWorld({ parking: "Shell" });
   const name = world.parked[0]?.metadata.name ?? "";
   operator.kube.sent = ({ verb, plural }) => {
     if (verb === "patch" && plural === "pods") world.node.kill(name);
@@ -150,7 +150,7 @@ test("a session whose container ended before its line was sent is not reported a
 });
 
 test("a waiting Pod that is killed ends its streams, and refuses others", async () => {
-  const { world, operator } = await parkedWorld({});
+  const { world, operator } = await parkedWorld({ parking: "Shell" });
   const name = world.parked[0]?.metadata.name ?? "";
   const ref = { namespace: NAMESPACE, name };
   const stream = operator.kube.attach(ref, { container: "worker" });
@@ -167,7 +167,7 @@ test("a waiting Pod that is killed ends its streams, and refuses others", async 
 
 describe.each(["Worker", "Operator"])("lease: %s", (lease) => {
   test("a Pod that never reads its line is deleted, and its item is stopped", async () => {
-    const { world, operator } = await parkedWorld({ lease });
+    const { world, operator } = await parkedWorld({ parking: "Shell", lease });
     operator.kube.loses = (what) => what === "line";
     const id = world.enqueue();
     await world.until("the item is stopped", () => world.item(id).state === "stopped" && world.isSettled, 300_000);
@@ -181,7 +181,7 @@ describe.each(["Worker", "Operator"])("lease: %s", (lease) => {
     ["its log may not be read", () => Promise.reject(refusal(403, "Forbidden", "no")), 0],
     ["its Pod can't be attached to either", () => Promise.reject(refusal(403, "Forbidden", "no")), 1],
   ])("a session runs on after a restart of the operator, although %s", async (_, log, refused) => {
-    const { world, operator } = await parkedWorld({ lease });
+    const { world, operator } = await parkedWorld({ parking: "Shell", lease });
     const program = lease === "Operator" ? "plain" : "stock";
     world.fate = () => ({ startError: false, program, servesMs: 200_000 });
     world.enqueue();
@@ -200,7 +200,7 @@ describe.each(["Worker", "Operator"])("lease: %s", (lease) => {
   });
 
   test("a session's time counts from its assignment after a restart of the operator", async () => {
-    const { world, operator } = await parkedWorld({ lease, maxDurationSeconds: 120 });
+    const { world, operator } = await parkedWorld({ parking: "Shell", lease, maxDurationSeconds: 120 });
     const program = lease === "Operator" ? "silent" : "deaf";
     world.fate = () => ({ startError: false, program, servesMs: 0 });
     world.enqueue();

@@ -72,7 +72,7 @@ describe("a container waits for a session", () => {
     const pod = boundPod(shape);
     return pod.spec.containers.map((container) => parkingOf(pod, container));
   };
-  const program = { annotations: { "berth.dev/preload": "true" } };
+  const program = { annotations: { "berth.dev/parking": "Program" } };
 
   test("with standard input, in Berth's shell or as a session's program", () => {
     expect(parking({ containers: [{ command: waitingCommand(["x"]), stdin: true }] })).toEqual(["Shell"]);

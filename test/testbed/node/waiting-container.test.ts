@@ -155,8 +155,8 @@ describe("a worker that gets a frame", () => {
     expect(bench.identities[0]).toEqual(identity);
   });
 
-  test("reads it itself with preload: true", async () => {
-    const shape = { containers: [{ stdin: true, env }], annotations: { "berth.dev/preload": "true" } };
+  test("reads it itself with parking: Program", async () => {
+    const shape = { containers: [{ stdin: true, env }], annotations: { "berth.dev/parking": "Program" } };
     const bench = await WaitingBench.started(worker, shape);
     bench.faults = [];
     bench.send(frame());
@@ -169,8 +169,8 @@ describe("a worker that gets a frame", () => {
     expect(second.identities[0]).toEqual(identity);
     const missing = new WaitingBench({ c: { kind: "start-error" } }, shape);
     expect(await missing.end("StartError")).toMatchObject({ exitCode: 128 });
-    const turn = { containers: [{ ...SHELL, env }], annotations: { "berth.dev/preload": "true" } };
-    const refused = new WaitingBench({ c: { kind: "start-error" } }, turn);
-    expect(await refused.end("Error")).toMatchObject({ exitCode: 127 });
+    const turn = { containers: [{ ...SHELL, env }], annotations: { "berth.dev/parking": "Program" } };
+    const inShell = new WaitingBench({ c: { kind: "start-error" } }, turn);
+    expect(await inShell.end("Error")).toMatchObject({ exitCode: 127 });
   });
 });

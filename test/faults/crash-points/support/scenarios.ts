@@ -47,6 +47,9 @@ export interface Scenario {
 
 const fate = (value: FateInput) => ({ node: { fates: () => value } });
 
+/** A container that can wait in a shell. */
+const WITH_COMMAND = { container: { command: ["worker"] } };
+
 /** One Pod at a time; otherwise the first Pod created might not be the first one claimed. */
 const ONE_POD = { maxConcurrent: 1, warm: 1 };
 
@@ -90,7 +93,7 @@ async function leaveBehind(world: World): Promise<void> {
     spec: {
       nodeSelector: world.nodeSelector,
       terminationGracePeriodSeconds: 1,
-      containers: [{ name: "worker", image: "worker:1", command: ["worker"] }],
+      containers: [{ name: "worker", image: "worker:1" }],
     },
   });
 }
@@ -142,12 +145,13 @@ const untilLeft = (world: World) =>
   );
 
 const sleeperThat = (sessions: Record<string, unknown> = {}): WorldOptions => ({
+  ...WITH_COMMAND,
   sessions: { workspace: { type: "Pod", sleepSeconds: 600 }, ...sessions },
 });
 
 /** A session that sleeps in its Pod. */
 const SLEEPER = { world: () => sleeperThat(), ends: "served" } as const;
-const PROGRAM_SLEEPER = { world: () => sleeperThat({ preload: true }), ends: "served" } as const;
+const PROGRAM_SLEEPER = { world: () => sleeperThat({ parking: "Program" }), ends: "served" } as const;
 
 /** One session sleeps, after this number of items in the same Pod, and can serve the next one. */
 const untilAsleep = (world: World, items: number) =>
@@ -179,12 +183,15 @@ export const SCENARIOS = {
   served: { world: () => ({}), ends: "served" },
   /** The same, and the Pod is retained for its logs long enough that the next operator finds it marked. */
   retained: { world: () => ({ sessions: { retainEndedSeconds: 5 } }), ends: "served" },
-  /** preload: true. */
-  program: { world: () => ({ sessions: { preload: true } }), ends: "served" },
+  /** parking: Shell, the default for a template with a command. */
+  shell: { world: () => WITH_COMMAND, ends: "served" },
+  /** parking: Program. */
+  program: { world: () => ({ sessions: { parking: "Program" } }), ends: "served" },
   /** The line arrives without an answer. The program sends no heartbeat, so only its log shows that it has started. */
   "delivery-unanswered": {
     world: () => ({
       ...SHORT_LEASE,
+      ...WITH_COMMAND,
       ...fate({ kind: "exit", code: 1, afterMs: 3_000 }),
     }),
     unanswered: [{ point: "session.deliver", api: "kube", phase: "after", times: 1 }],
@@ -229,7 +236,7 @@ export const SCENARIOS = {
   },
   /** The session sleeps in its Pod, until the Environment is deleted. */
   slept: { ...SLEEPER, atEnd: (world) => untilAsleep(world, 1) },
-  /** The same with preload: true. */
+  /** The same with parking: Program. */
   "program-slept": { ...PROGRAM_SLEEPER, atEnd: (world) => untilAsleep(world, 1) },
   /** The request that adds the first turn is lost without an error. */
   "turn-unanswered": {
@@ -239,7 +246,7 @@ export const SCENARIOS = {
   },
   /** The sleeping session comes back, and sleeps again in the same Pod. */
   woken: { ...SLEEPER, ...COMES_BACK },
-  /** The same with preload: true: a shell starts the program of the next item. */
+  /** The same with parking: Program: a shell starts the program of the next item. */
   "program-woken": { ...PROGRAM_SLEEPER, ...COMES_BACK },
   /** The sleep reaches its time limit. */
   "slept-out": {

@@ -46,6 +46,8 @@ export class SessionsStage extends Stage {
         timeScale: NODE_TIME_SCALE,
         fates: (pod, { name }) => fates.of(pod, turnNumber(name)),
       },
+      // It can wait in a shell.
+      container: { command: ["worker"] },
       spec: { deletionGraceSeconds: 2 },
       sessions: sessionsOf(setting),
     });
@@ -76,11 +78,11 @@ export class SessionsStage extends Stage {
 }
 
 export function sessionsOf(setting: Setting): Record<string, unknown> {
-  const { lease, onPodFailure, preload, disruption, maxConcurrent, warm, sleepSeconds } = setting;
+  const { lease, onPodFailure, parking, disruption, maxConcurrent, warm, sleepSeconds } = setting;
   return {
     lease,
     onPodFailure,
-    preload,
+    parking,
     disruption,
     maxConcurrent,
     warm: Math.min(warm, maxConcurrent),
@@ -88,5 +90,6 @@ export function sessionsOf(setting: Setting): Record<string, unknown> {
     // Longer than a healthy start takes on a busy machine.
     firstBeatTimeoutSeconds: 20,
     prepareTimeoutSeconds: 30,
+    parkedMaxAgeSeconds: 60,
   };
 }

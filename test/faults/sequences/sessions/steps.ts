@@ -50,7 +50,7 @@ export const KINDS = [
   "spec:template",
   "spec:bad-template",
   "spec:lease",
-  "spec:preload",
+  "spec:parking",
   "spec:credential",
   "spec:paused",
   "spec:resumed",
@@ -68,7 +68,8 @@ export type Kind = (typeof KINDS)[number];
 export interface Setting extends CommonSetting {
   readonly lease: "Worker" | "Operator";
   readonly onPodFailure: "Stop" | "Release";
-  readonly preload: boolean;
+  /** Without delivery as a file, because scripted programs read no files. */
+  readonly parking: "Key" | "Shell" | "Program";
   readonly disruption: "Allow" | "Protect";
   readonly maxConcurrent: number;
   readonly warm: number;
@@ -90,7 +91,8 @@ function setting(replicas: fc.Arbitrary<1 | 2>, sleeps: boolean): fc.Arbitrary<S
     replicas,
     lease: fc.constantFrom("Worker", "Worker", "Operator"),
     onPodFailure: fc.constantFrom("Stop", "Release"),
-    preload: fc.constantFrom(false, false, true),
+    // Pods that wait for a key have no turns.
+    parking: sleeps ? fc.constantFrom("Shell", "Program") : fc.constantFrom("Key", "Shell", "Shell", "Program"),
     disruption: fc.constantFrom("Allow", "Allow", "Protect"),
     maxConcurrent: fc.integer({ min: 1, max: 4 }),
     warm: fc.integer({ min: 0, max: 2 }),

@@ -13,7 +13,7 @@ export const SPEC = {
   // The dry run refuses it; the spec keeps it until the faults end.
   "spec:bad-template": (stage) => change(stage, template(stage, { imagePulPolicy: "Never" })),
   "spec:lease": (stage, choice) => change(stage, { lease: pick(["Worker", "Operator"], choice) }),
-  "spec:preload": (stage, choice) => change(stage, { preload: pick([false, true], choice) }),
+  "spec:parking": (stage, choice) => change(stage, { parking: pick(["Key", "Shell", "Program"], choice) }),
   "spec:credential": (stage, choice) => change(stage, { credential: pick(["EnvironmentKey", "WorkSecret"], choice) }),
   "spec:on-pod-failure": (stage, choice) => change(stage, { onPodFailure: pick(["Stop", "Release"], choice) }),
   "spec:disruption": (stage, choice) => change(stage, { disruption: pick(["Allow", "Protect"], choice) }),
@@ -22,10 +22,7 @@ export const SPEC = {
     return change(stage, { maxDurationSeconds: pick([1, 2, 4], choice) });
   },
   "spec:mode": async (stage) => {
-    const workers = {
-      maxReplicas: 1,
-      template: { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] } },
-    };
+    const workers = { maxReplicas: 1, template: { spec: { containers: [{ name: "worker", image: "worker:1" }] } } };
     const taken = await change(stage, null, { workers }).catch(() => false);
     if (taken) throw new Error("the API server let sessions be exchanged for workers");
     return true;
