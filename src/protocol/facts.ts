@@ -124,11 +124,13 @@ export function isReleased({ claim, limits }: Pick<Facts, "claim" | "limits">): 
 const EXIT_SIGKILL = 137;
 
 /**
- * Whether the container ended neither on its own nor by a signal that it can handle. Berth itself set the Pod's
- * deadline.
+ * Whether the program never started, or ended neither on its own nor by a signal that it can handle. Berth itself set
+ * the Pod's deadline.
  */
-function wasKilled({ cause, exitCode }: End): boolean {
+function wasKilled({ cause, exitCode, startedAtMs }: End): boolean {
   if (cause === "DeadlineExceeded") return false;
+  // A container that only waits for its line ends on its own when its Pod is deleted.
+  if (startedAtMs === null) return true;
   return exitCode === null || exitCode === EXIT_SIGKILL || cause === "StartFailed";
 }
 

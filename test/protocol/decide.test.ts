@@ -672,6 +672,16 @@ describe("settle: fence, then stop", () => {
     expect(stepOf(died, ended(), 31_100, { limits: { ...LIMITS, onPodFailure: "Release" } })).toEqual(FIRST_BEAT);
   });
 
+  test("onPodFailure: Release: releases a session that never started, however its waiting container ended", () => {
+    const release = { limits: { ...LIMITS, onPodFailure: "Release" as const } };
+    const step = (startedAtMs: number | null) => {
+      const end = { ...END, cause: "Evicted", exitCode: 143, startedAtMs } as const;
+      return stepOf(settling("active", 31_100, { end, ...fencedAt(31_000) }), ended(end), 31_200, release);
+    };
+    expect(step(null)).toEqual(waitUntil(31_000 + 90_000 + DEFAULT_TIMING.requestBoundMs));
+    expect(step(END.startedAtMs)).toEqual(STOP);
+  });
+
   test("stops a stopping item by force without a fence", () => {
     expect(stepOf(settling("stopping", 31_000), ended(), 31_100)).toEqual(STOP);
   });
