@@ -117,7 +117,8 @@ export function isReleased({ claim, limits }: Pick<Facts, "claim" | "limits">): 
   if (limits.onPodFailure !== "Release" || claim.record.journal.use !== "session") return false;
   if (claim.record.ending !== null && claim.record.ending.why !== "StartFailed") return false;
   if (claim.observed.end === null) return !limits.draining;
-  return claim.record.ending !== null || wasKilled(claim.observed.end);
+  const { ending, openedMs, openingSent } = claim.record;
+  return ending !== null || (openedMs === null && !openingSent) || wasKilled(claim.observed.end);
 }
 
 /** 128 + SIGKILL: a program can't handle that signal, so it did not stop its item. */

@@ -147,8 +147,7 @@ export class ClaimFacts {
 /** The Pod's state. A container that ended before this process sent its line never started the program. */
 function readSessionState({ record, turn }: Claim, pod: Pod): Facts["pod"] {
   const state = readPodState(pod, turn);
-  const isOpened = record.openedMs !== null || record.openingSent;
-  const isUnsent = !isOpened || (record.openedAtMs !== null && record.deliverySentMs === null);
+  const isUnsent = record.openedAtMs !== null && record.deliverySentMs === null;
   if (state.is !== "ended" || parkingOf(pod) === "Key" || !isUnsent) return state;
   return { ...state, end: { ...state.end, startedAtMs: null } };
 }

@@ -674,12 +674,18 @@ describe("settle: fence, then stop", () => {
 
   test("onPodFailure: Release: releases a session that never started, however its waiting container ended", () => {
     const release = { limits: { ...LIMITS, onPodFailure: "Release" as const } };
-    const step = (startedAtMs: number | null) => {
+    const step = (startedAtMs: number | null, pod: Facts["pod"], more: ClaimFields = {}) => {
       const end = { ...END, cause: "Evicted", exitCode: 143, startedAtMs } as const;
-      return stepOf(settling("active", 31_100, { end, ...fencedAt(31_000) }), ended(end), 31_200, release);
+      const claim = settling("active", 31_100, { end, ...fencedAt(31_000), ...more });
+      return stepOf(claim, pod, 31_200, release);
     };
-    expect(step(null)).toEqual(waitUntil(31_000 + 90_000 + DEFAULT_TIMING.requestBoundMs));
-    expect(step(END.startedAtMs)).toEqual(STOP);
+    const lapses = waitUntil(31_000 + 90_000 + DEFAULT_TIMING.requestBoundMs);
+    expect(step(null, ended())).toEqual(lapses);
+    expect(step(END.startedAtMs, ended())).toEqual(STOP);
+    const unopened = { journal: { ...JOURNAL, acknowledgedAt: OURS }, openedMs: null, openedAtMs: null };
+    expect(step(END.startedAtMs, GONE, unopened)).toEqual(lapses);
+    // An earlier process may have opened the claim and sent the line: the opening finds out before the item is settled.
+    expect(step(END.startedAtMs, ended(), unopened)).toEqual({ do: "open", acknowledgedAt: OURS });
   });
 
   test("stops a stopping item by force without a fence", () => {

@@ -125,7 +125,11 @@ describe("the Pod of a claim that waits for a line", () => {
   test.each([
     ["was never sent", {}, null],
     ["was sent", { deliverySentMs: 1 }, ASSIGNED_AT],
-    ["belongs to a claim that was not opened", { openedMs: null, openedAtMs: null }, null],
+    [
+      "may have been sent after an opening that this process has not seen",
+      { openedMs: null, openedAtMs: null },
+      ASSIGNED_AT,
+    ],
     ["may have been sent by an earlier process", { openedAtMs: null }, ASSIGNED_AT],
   ])("has ended, and started no session if its line %s", async (_, record, startedAtMs) => {
     const cached = waiting(true, { terminated: { ...ENDED.terminated, startedAt: RUNNING.running.startedAt } });
